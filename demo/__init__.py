@@ -1,0 +1,1 @@
+"""A small CodeChat on loopback, and the one-command demo that reads it."""
