@@ -1,0 +1,79 @@
+# Needs git, make and Python; everything else is put into this folder, where git ignores it:
+#   .venv/          the tap, and what tests it
+#   .venv-meltano/  Meltano, which wants an environment of its own
+#   .meltano/       the plugins that Meltano installs, each in its own environment
+#   output/         what runs write
+
+PYTHON ?= python3
+DEV := .venv
+MELTANO := .venv-meltano
+UV := uv>=0.9,<1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types clean python
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo    read a made-up CodeChat into DuckDB, and look at the tables'
+	@echo 'make test    all tests; those with PostgreSQL if its binaries are installed'
+	@echo 'make lint    ruff: rules and format'
+	@echo 'make types   mypy --strict'
+	@echo 'make clean   remove what the above have set up (not your state, not your data)'
+	@echo 'With another Python: make demo PYTHON=python3.12'
+
+demo: .meltano/demo.stamp
+	@echo 'Demo: two runs of the pipeline, about 20 seconds'
+	@$(MELTANO)/bin/python -m demo.run
+
+test: $(DEV)/stamp .meltano/test.stamp
+	@echo 'Tests: about two minutes, most of it Meltano and real databases'
+	@$(DEV)/bin/python -m pytest $(PYTEST)
+
+lint: $(DEV)/stamp
+	@echo 'Lint: ruff'
+	@$(DEV)/bin/ruff check .
+	@$(DEV)/bin/ruff format --check .
+
+types: $(DEV)/stamp
+	@echo 'Types: mypy'
+	@$(DEV)/bin/mypy --strict tap_instances demo tests
+
+# A virtual environment $(1) with the packages $(2).
+define environment
+	@$(PYTHON) -m venv $(1)
+	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check '$(UV)'
+	@$(1)/bin/uv pip install --quiet --python $(1)/bin/python $(2)
+	@touch $(1)/stamp
+endef
+
+$(DEV)/stamp: pyproject.toml | python
+	@echo 'Setting up $(DEV): the tap, and what tests it (the first time up to a minute)'
+	$(call environment,$(DEV),--group dev --editable .)
+
+$(MELTANO)/stamp: | python
+	@echo 'Setting up $(MELTANO): Meltano (the first time up to a minute)'
+	$(call environment,$(MELTANO),'meltano>=4.4.1,<5' 'duckdb<1.3')
+
+# "clean" because Meltano does not see that the tap's own dependencies have changed.
+.meltano/demo.stamp: meltano.yml pyproject.toml | $(MELTANO)/stamp
+	@echo 'Installing the tap and the DuckDB loader into .meltano (the first time up to a minute)'
+	@mkdir -p .meltano
+	@$(MELTANO)/bin/meltano install --clean tap-instances target-duckdb >.meltano/install.log 2>&1 \
+		|| { cat .meltano/install.log; exit 1; }
+	@touch $@
+
+.meltano/test.stamp: .meltano/demo.stamp
+	@echo 'Installing the PostgreSQL loader into .meltano'
+	@$(MELTANO)/bin/meltano install --clean target-postgres >.meltano/install.log 2>&1 \
+		|| { cat .meltano/install.log; exit 1; }
+	@touch $@
+
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { \
+		echo 'Python 3.10 to 3.13 is needed (the DuckDB loader has no later one);' \
+			'$(PYTHON) is not. Say which: make PYTHON=python3.12'; exit 1; }
+
+clean:
+	@echo 'Removing environments, plugins, caches and the demo'
+	@rm -rf $(DEV) $(MELTANO) .meltano/*.stamp .meltano/extractors .meltano/loaders \
+		.meltano/run output/demo dist build .coverage .*_cache .hypothesis
