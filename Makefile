@@ -7,7 +7,10 @@
 PYTHON ?= python3
 DEV := .venv
 MELTANO := .venv-meltano
-UV := uv>=0.9,<1
+UV := 'uv>=0.9,<1'
+DEV_PACKAGES := --group dev --editable .
+# DuckDB here is what the demo reads its tables with; as old as the loader's.
+MELTANO_PACKAGES := 'meltano>=4.4.1,<5' 'duckdb<1.3'
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types clean python
@@ -41,18 +44,18 @@ types: $(DEV)/stamp
 # A virtual environment $(1) with the packages $(2).
 define environment
 	@$(PYTHON) -m venv $(1)
-	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check '$(UV)'
+	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
 	@$(1)/bin/uv pip install --quiet --python $(1)/bin/python $(2)
 	@touch $(1)/stamp
 endef
 
 $(DEV)/stamp: pyproject.toml | python
 	@echo 'Setting up $(DEV): the tap, and what tests it (the first time up to a minute)'
-	$(call environment,$(DEV),--group dev --editable .)
+	$(call environment,$(DEV),$(DEV_PACKAGES))
 
 $(MELTANO)/stamp: | python
 	@echo 'Setting up $(MELTANO): Meltano (the first time up to a minute)'
-	$(call environment,$(MELTANO),'meltano>=4.4.1,<5' 'duckdb<1.3')
+	$(call environment,$(MELTANO),$(MELTANO_PACKAGES))
 
 # "clean" because Meltano does not see that the tap's own dependencies have changed.
 .meltano/demo.stamp: meltano.yml pyproject.toml | $(MELTANO)/stamp

@@ -1,0 +1,46 @@
+"""What tests share: the API's own example, and a CodeChat that serves it.
+
+A test that wants another world makes it: `with CodeChat(World.seeded(3)) as server`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from demo.codechat import CodeChat, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONNECTED = Path(__file__).parent / "data" / "connected.json"
+TOKEN = "not-a-real-business-token-4b1d"  # noqa: S105 - it opens nothing
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker of the slow tests."""
+    config.addinivalue_line(
+        "markers", "e2e: Meltano and real databases; leave out with -m 'not e2e'"
+    )
+
+
+@pytest.fixture(scope="session")
+def _connected_text() -> str:
+    return CONNECTED.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def connected(_connected_text: str) -> dict[str, Any]:
+    """Give the documented 200 body, fresh for each test: it may be changed."""
+    body: dict[str, Any] = json.loads(_connected_text)
+    return body
+
+
+@pytest.fixture
+def codechat(connected: dict[str, Any]) -> Iterator[CodeChat]:
+    """Serve the documented 200 body to who has TOKEN."""
+    with CodeChat(World.from_body(connected, TOKEN)) as server:
+        yield server

@@ -1,0 +1,1 @@
+"""The whole way: CodeChat on a socket, Meltano, real databases."""
