@@ -1,0 +1,127 @@
+"""What was seen last time, and what is there now, give what to emit and what to remember. Pure functions.
+
+Times decide nothing here: only connected instances are listed, so a phone that reconnects brings back rows that are
+months old. What is remembered of a stream and a business is a *memory*: instance id -> one short string.
+"""
+
+from __future__ import annotations
+
+import binascii
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, unquote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+VERSION: Final = 1
+FIRST_SYNC: Final = "1970-01-01T00:00:00Z"
+
+Memory = dict[str, str]
+
+
+def digest(row: bytes, salt: bytes = b"") -> str:
+    """Return 12 characters that change when the row does (72 bits: no two rows of a table meet by chance)."""
+    return binascii.b2a_base64(blake2b(row + salt, digest_size=9).digest(), newline=False).decode()
+
+
+def remember(digests: Mapping[str, str]) -> str:
+    """Write an instance's row ids and digests as one string: ``digest=id digest=id``, in the ids' order."""
+    if len(digests) == 1:
+        ((row_id, value),) = digests.items()
+        return f"{value}={_escape(row_id)}"
+    return " ".join([f"{value}={_escape(row_id)}" for row_id, value in sorted(digests.items())])
+
+
+def recall(memory: str) -> dict[str, str]:
+    """Read :func:`remember`'s string back: row id -> digest."""
+    pairs = (entry.partition("=") for entry in memory.split())
+    return {unquote(row_id): value for value, _, row_id in pairs}
+
+
+def forget(memory: str, hidden: Iterable[str]) -> str:
+    """Return an instance's memory without some of its rows."""
+    known = recall(memory)
+    return remember({row_id: value for row_id, value in known.items() if row_id not in set(hidden)})
+
+
+def changed(before: str | None, now: Mapping[str, str]) -> set[str]:
+    """Return the ids of an instance's rows to emit: new, changed, or of an instance that came back."""
+    known = recall(before) if before else {}
+    return {row_id for row_id, value in now.items() if known.get(row_id) != value}
+
+
+def gone(before: Memory, now: Memory) -> Iterator[tuple[str, str]]:
+    """Yield (instance id, row id) of what was remembered and is gone from an instance that is still listed."""
+    alive: set[str] | None = None
+    for instance_id, memory in now.items():
+        known = before.get(instance_id)
+        if not known or known == memory:
+            continue
+        for row_id in recall(known).keys() - recall(memory).keys():
+            # Only now, which is seldom: did it move to another instance?
+            alive = {any_id for string in now.values() for any_id in recall(string)} if alive is None else alive
+            if row_id not in alive:
+                yield instance_id, row_id
+
+
+def connections(before: Iterable[str], now: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield (instance id, 'connected' or 'disconnected') of a business's list between two runs."""
+    before, now = dict.fromkeys(before), dict.fromkeys(now)
+    yield from ((instance_id, "connected") for instance_id in now if instance_id not in before)
+    yield from ((instance_id, "disconnected") for instance_id in before if instance_id not in now)
+
+
+def write_list(ids: Iterable[str]) -> str:
+    """Write ids as one string, in their order."""
+    return " ".join(sorted(map(_escape, ids)))
+
+
+def read_list(string: str) -> list[str]:
+    """Read :func:`write_list`'s string back."""
+    return [unquote(row_id) for row_id in string.split()]
+
+
+def _escape(row_id: str) -> str:
+    """Return an id without the two characters that mean something in a memory (a UUID stays as it is)."""
+    return row_id if row_id.isascii() and row_id.replace("-", "").isalnum() else quote(row_id, safe="")
+
+
+class Partitions:
+    """One stream's partitions in the tap's state, one a business, found without a search.
+
+    A partition is ``{"context": {"business_id"}, "version", "replication_key", "replication_key_value", "seen"}``,
+    where ``seen`` is a memory, or (``connection_changes``) a list of ids as one string.
+    """
+
+    def __init__(self, state: dict[str, Any], stream: str) -> None:
+        """Index the partitions of a stream; ``state`` is the tap's and is changed in place by :meth:`put`."""
+        self._state, self._stream = state, stream
+        partitions = state.get("bookmarks", {}).get(stream, {}).get("partitions", [])
+        self._index: dict[str, dict[str, Any]] = {entry["context"]["business_id"]: entry for entry in partitions}
+
+    def get(self, business_id: str) -> dict[str, Any] | None:
+        """Return what is remembered of a business."""
+        return self._index.get(business_id)
+
+    def put(self, business_id: str, **values: Any) -> None:  # noqa: ANN401
+        """Remember this of a business, in the place of what was."""
+        partition = self._index.get(business_id)
+        if partition is None:
+            bookmark = self._state.setdefault("bookmarks", {}).setdefault(self._stream, {})
+            partition = self._index[business_id] = {}
+            bookmark.setdefault("partitions", []).append(partition)
+        partition.clear()
+        partition.update(context={"business_id": business_id}, version=VERSION, **values)
+
+
+def understood(partition: Any, seen: type) -> bool:  # noqa: ANN401
+    """Tell whether a partition is one that this version wrote; ``seen`` is ``dict`` or ``str``."""
+    if not isinstance(partition, dict) or partition.get("version") != VERSION:
+        return False
+    value, memory = partition.get("replication_key_value"), partition.get("seen")
+    if not isinstance(memory, seen) or not (value is None or isinstance(value, str)):
+        return False
+    return not isinstance(memory, dict) or all(
+        isinstance(string, str) and all("=" in entry for entry in string.split()) for string in memory.values()
+    )

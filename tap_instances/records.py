@@ -1,0 +1,428 @@
+"""An API object becomes a row. Pure functions: a JSON object in, finished rows (JSON bytes) out.
+
+``schemas/`` is the one declaration of columns: ``x-api`` names the API key (by path from the stream's own object),
+``type`` and ``format`` say what the column holds, ``x-secret`` that it leaves only with ``include_secrets``. What no
+column holds goes to ``additional_properties``, is withheld as a secret, or is reported: see :class:`Findings`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from tap_instances.redact import JWT, is_secret_name, mask_url
+
+UTC: Final = timezone.utc
+PARTS: Final = ("Auth", "WhatsApp")  # objects of an instance that become columns of its row
+LITERALS: Final = {b"true": True, b"false": False, b"null": None}
+MAX_DEPTH: Final = 100  # a value nested deeper is kept as its JSON text
+
+encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class Column(NamedTuple):
+    """What a column holds: ``text``, ``flag`` (boolean) or ``time``, and whether it is a secret."""
+
+    name: str
+    kind: Literal["text", "flag", "time"]
+    secret: bool
+
+
+class Webhook(msgspec.Struct, gc=False):
+    """A webhook's finished rows; ``events`` is ``None`` where the API has no ``WebhookEvents`` object."""
+
+    id: str
+    row: bytes
+    updated_at: datetime | None = None
+    events: bytes | None = None
+    events_updated_at: datetime | None = None
+    events_readable: bool = True
+
+
+class Instance(msgspec.Struct, gc=False):
+    """An instance's finished row and webhooks; not ``readable`` if its ``Webhook`` is no list and no object."""
+
+    id: str
+    row: bytes
+    webhooks: list[Webhook]
+    readable: bool = True
+    hidden: frozenset[str] = frozenset()  # ids of webhooks that a stream map filtered out
+
+
+@dataclass
+class Findings:
+    """What a run met that no column holds: dotted paths, and the things that could not be emitted at all."""
+
+    unknown: dict[str, None] = field(default_factory=dict)
+    withheld: dict[str, None] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Whose answer is read, when it was complete (UTC), whether secrets leave, and where findings go."""
+
+    business_id: str
+    observed_at: datetime
+    include_secrets: bool
+    findings: Findings
+
+
+class _Misfit:
+    """The type of :data:`MISFIT`: a value that its column cannot hold."""
+
+
+MISFIT: Final = _Misfit()
+
+
+# ----------------------------------------------------------------------------------------------- the declaration
+
+
+@cache
+def load_schema(stream: str) -> dict[str, Any]:
+    """Return the JSON Schema of a stream from ``schemas/`` (in a wheel: inside the package)."""
+    package = files(__package__)
+    folder = package / "schemas"
+    if not folder.is_dir():  # a checkout or an editable install
+        folder = package.parent / "schemas"  # type: ignore[attr-defined]
+    schema: dict[str, Any] = json.loads((folder / f"{stream}.json").read_text(encoding="utf-8"))
+    return schema
+
+
+@cache
+def api_columns(stream: str) -> dict[str, Column]:
+    """Return API path -> column of a stream, in the schema's order."""
+    return {
+        spec["x-api"]: Column(name, _kind(spec), "x-secret" in spec)
+        for name, spec in load_schema(stream)["properties"].items()
+        if "x-api" in spec
+    }
+
+
+def _kind(spec: dict[str, Any]) -> Literal["text", "flag", "time"]:
+    if "boolean" in spec["type"]:
+        return "flag"
+    return "time" if spec.get("format") == "date-time" else "text"
+
+
+@cache
+def column_names(stream: str, *, include_secrets: bool) -> tuple[str, ...]:
+    """Return the columns that leave, in the schema's order."""
+    properties = load_schema(stream)["properties"].items()
+    return tuple(name for name, spec in properties if include_secrets or "x-secret" not in spec)
+
+
+# ------------------------------------------------------------------------------------------------- API objects
+
+
+def read_business(body: dict[str, Any], reading: Reading) -> bytes:
+    """Return the ``businesses`` row of a body (without its ``Instances``)."""
+    row, extra = _blank("businesses", reading), {}  # type: tuple[dict[str, Any], dict[str, Any]]
+    row.update(business_id=reading.business_id, observed_at=reading.observed_at)
+    rest = dict(body)
+    _use_up(rest, "businessId", reading.business_id, extra, reading)
+    _fill(row, extra, rest, "businesses", "", reading)
+    return _finish(row, extra)
+
+
+def read_instance(item: Any, where: str, reading: Reading) -> Instance | None:  # noqa: ANN401
+    """Return the rows of an item of ``Instances``, or ``None`` (and a fault) if it has no usable key."""
+    instance_id = _key(item, "instanceId", where, reading)
+    if instance_id is None:
+        return None
+    row, extra = _blank("instances", reading), {}  # type: tuple[dict[str, Any], dict[str, Any]]
+    row.update(business_id=reading.business_id, observed_at=reading.observed_at)
+    rest = dict(item)
+    hooks = rest.pop("Webhook", None)
+    for part in PARTS:
+        value = rest.pop(part, None)
+        if isinstance(value, dict):
+            _fill(row, extra, value, "instances", f"{part}.", reading)
+        elif value is not None:
+            _keep(extra, part, value, "instances", reading)
+    _fill(row, extra, rest, "instances", "", reading)
+
+    hooks = [hooks] if isinstance(hooks, dict) else hooks
+    readable = hooks is None or isinstance(hooks, list)
+    if not readable:
+        _keep(extra, "Webhook", hooks, "instances", reading)
+    webhooks = [
+        _read_webhook(hook, f"{where}.Webhook[{index}]", instance_id, reading)
+        for index, hook in enumerate(hooks if isinstance(hooks, list) else ())
+    ]
+    return Instance(instance_id, _finish(row, extra), [hook for hook in webhooks if hook], readable)
+
+
+def _read_webhook(item: Any, where: str, instance_id: str, reading: Reading) -> Webhook | None:  # noqa: ANN401
+    webhook_id = _key(item, "webhookId", where, reading)
+    if webhook_id is None:
+        return None
+    row, extra = _blank("webhooks", reading), {}  # type: tuple[dict[str, Any], dict[str, Any]]
+    row["instance_id"] = instance_id
+    rest = dict(item)
+    events = rest.pop("WebhookEvents", None)
+    _use_up(rest, "instanceInstanceId", instance_id, extra, reading)
+    _fill(row, extra, rest, "webhooks", "", reading)
+    if row["url"] and not reading.include_secrets:
+        row["url"] = mask_url(row["url"])
+    if events is None or isinstance(events, dict):
+        readable = True
+    else:
+        readable = False
+        _keep(extra, "WebhookEvents", events, "webhooks", reading)
+    webhook = Webhook(webhook_id, _finish(row, extra), row["updated_at"], events_readable=readable)
+    if isinstance(events, dict):
+        row, extra = _blank("webhook_events", reading), {}
+        row.update(instance_id=instance_id, webhook_id=webhook_id)
+        _fill(row, extra, events, "webhook_events", "", reading)
+        webhook.events, webhook.events_updated_at = _finish(row, extra), row["updated_at"]
+    return webhook
+
+
+def deleted_row(stream: str, instance_id: str, webhook_id: str, reading: Reading) -> bytes:
+    """Return the row that says a webhook (or its events) is gone: its ids, ``deleted_at``, and nulls."""
+    row = _blank(stream, reading)
+    row.update(instance_id=instance_id, webhook_id=webhook_id, deleted_at=reading.observed_at)
+    return encode(row)
+
+
+def change_row(instance_id: str, change: str, previous_observed_at: str, reading: Reading) -> bytes:
+    """Return a ``connection_changes`` row: it happened between the two times."""
+    row = _blank("connection_changes", reading)
+    row.update(business_id=reading.business_id, instance_id=instance_id, change=change)
+    row.update(previous_observed_at=previous_observed_at, observed_at=reading.observed_at)
+    return encode(row)
+
+
+def _blank(stream: str, reading: Reading) -> dict[str, Any]:
+    return dict.fromkeys(column_names(stream, include_secrets=reading.include_secrets))
+
+
+def _finish(row: dict[str, Any], extra: dict[str, Any]) -> bytes:
+    row["additional_properties"] = in_order(extra)
+    return encode(row)
+
+
+def in_order(extra: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what is kept beside the columns in one order, so that equal objects are equal bytes."""
+    return (extra if len(extra) == 1 else dict(sorted(extra.items()))) if extra else None
+
+
+def _key(item: Any, name: str, where: str, reading: Reading) -> str | None:  # noqa: ANN401
+    """Return the item's key as text; without one, report where it stood."""
+    if not isinstance(item, dict):
+        reading.findings.faults.append(f"{where} is {json_type(item)}, not an object")
+        return None
+    key = to_text(item.get(name))
+    if isinstance(key, str) and key:
+        return key
+    what = "empty" if key == "" else json_type(item[name]) if name in item else "missing"
+    reading.findings.faults.append(f"{where}: its {name} is {what}")
+    return None
+
+
+def _use_up(rest: dict[str, Any], name: str, expected: str, extra: dict[str, Any], reading: Reading) -> None:
+    """Drop a copy of a key that is known anyway; keep it where it says something else."""
+    value = rest.pop(name, None)
+    if value is not None and to_text(value) != expected:
+        _keep(extra, name, value, "", reading)
+
+
+def _fill(  # noqa: PLR0913
+    row: dict[str, Any], extra: dict[str, Any], item: dict[str, Any], stream: str, prefix: str, reading: Reading
+) -> None:
+    """Put each value of an object into its column, or where it is kept."""
+    columns = api_columns(stream)
+    for name, value in item.items():
+        if value is None:
+            continue
+        path = prefix + name
+        column = columns.get(path)
+        if column is None:
+            path = prefix + clean_text(name)
+            reading.findings.unknown[f"{stream}.{path}"] = None
+            _keep(extra, path, value, stream, reading)
+        elif column.secret and not reading.include_secrets:
+            continue
+        elif (converted := CONVERTERS[column.kind](value)) is MISFIT:
+            _keep(extra, path, value, stream, reading)
+        else:
+            row[column.name] = converted
+
+
+def keep_unknown(extra: dict[str, Any], path: str, raw: bytes, stream: str, reading: Reading) -> None:
+    """Keep the JSON value of a key that no column knows."""
+    value = parse_json(raw) if raw not in LITERALS else LITERALS[raw]
+    if value is not None:
+        reading.findings.unknown[f"{stream}.{path}"] = None
+        _keep(extra, path, value, stream, reading)
+
+
+def _keep(extra: dict[str, Any], path: str, value: Any, stream: str, reading: Reading) -> None:  # noqa: ANN401
+    """Put what no column holds under its API name, unless it is a secret."""
+    hide = not reading.include_secrets
+    if hide and stream == "instances" and (path == "Auth" or path.startswith("Auth.")):
+        cleaned: Any = MISFIT  # of Auth, only what its columns hold leaves
+    elif hide and is_secret_name(path.rpartition(".")[2]) and not isinstance(value, bool):
+        cleaned = MISFIT
+    else:
+        cleaned = _clean(value, f"{stream}.{path}", reading)
+    if cleaned is MISFIT:
+        reading.findings.withheld[f"{stream}.{path}"] = None
+        return
+    while path in extra:  # two keys that differ only in what was removed from them
+        path += "_"
+    extra[path] = cleaned
+
+
+def _clean(value: Any, path: str, reading: Reading, depth: int = 0) -> Any:  # noqa: ANN401
+    """Return a JSON value that every target can carry, without secrets; :data:`MISFIT` if all of it is one."""
+    hide = not reading.include_secrets
+    if isinstance(value, str):
+        text = clean_text(value)
+        if hide and JWT.search(text):
+            return MISFIT
+        return mask_url(text) if hide and "://" in text else text
+    if not isinstance(value, (dict, list)):
+        return value
+    if depth == MAX_DEPTH:
+        text = clean_text(_json_text(value))
+        return MISFIT if hide and (is_secret_name(text) or JWT.search(text)) else text
+    if isinstance(value, list):
+        items = [_clean(item, f"{path}[]", reading, depth + 1) for item in value]
+        if MISFIT in items:
+            reading.findings.withheld[f"{path}[]"] = None
+        return [item for item in items if item is not MISFIT]
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        name = clean_text(key)
+        secret = hide and is_secret_name(name) and not isinstance(item, bool)
+        cleaned = MISFIT if secret else _clean(item, f"{path}.{name}", reading, depth + 1)
+        if cleaned is MISFIT:
+            reading.findings.withheld[f"{path}.{name}"] = None
+            continue
+        while name in result:
+            name += "_"
+        result[name] = cleaned
+    return result
+
+
+# ------------------------------------------------------------------------------------------------------ values
+
+
+def to_text(value: Any) -> Any:  # noqa: ANN401
+    """Return what a text column holds: the text, a number's JSON text, ``None``, or :data:`MISFIT`."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if value is None or isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        return None if value is None else MISFIT
+    return str(value)
+
+
+def to_flag(value: Any) -> Any:  # noqa: ANN401
+    """Return what a boolean column holds, or :data:`MISFIT`."""
+    return value if value is None or isinstance(value, bool) else MISFIT
+
+
+def to_time(value: Any) -> Any:  # noqa: ANN401
+    """Return what a time column holds, a datetime in UTC, or :data:`MISFIT`.
+
+    An offset is applied, a missing zone read as UTC, a date alone as its midnight; fractions are cut to microseconds.
+    """
+    match = _TIME.match(value) if isinstance(value, str) else None
+    if match is None:
+        return None if value is None else MISFIT
+    year, month, day, hour, minute, second, fraction, zone = match.groups()
+    offset = timedelta()
+    if zone and zone not in "Zz":
+        hours, minutes = int(zone[1:3]), int(zone[-2:] if len(zone) > 3 else 0)  # noqa: PLR2004
+        offset = timedelta(hours=hours, minutes=minutes) * (-1 if zone[0] == "-" else 1)
+    microsecond = int((fraction or "")[:6].ljust(6, "0"))
+    try:
+        clock = (int(hour or 0), int(minute or 0), int(second or 0), microsecond)
+        return datetime(int(year), int(month), int(day), *clock, tzinfo=UTC) - offset
+    except (ValueError, OverflowError):  # no such day or hour; a year outside 1-9999
+        return MISFIT
+
+
+_TIME: Final = re.compile(
+    r"\s*(\d{4})-(\d\d)-(\d\d)"
+    r"(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?\s*(Z|z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)?)?\s*\Z",
+    re.ASCII,
+)
+CONVERTERS: Final = {"text": to_text, "flag": to_flag, "time": to_time}
+
+
+def time_text(time: datetime) -> str:
+    """Write a time in UTC as :func:`encode` does: RFC 3339 with ``Z``."""
+    return time.isoformat().replace("+00:00", "Z")
+
+
+def clean_text(text: str) -> str:
+    """Return text that UTF-8 and PostgreSQL can carry: U+0000 removed, lone surrogates as U+FFFD."""
+    if "\x00" in text:
+        text = text.replace("\x00", "")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def json_type(value: Any) -> str:  # noqa: ANN401
+    """Name a JSON value's type for an error line; never the value."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else "a boolean"
+    for kind, name in ((str, "a string"), (list, "an array"), (dict, "an object")):
+        if isinstance(value, kind):
+            return name
+    return "a number"
+
+
+# -------------------------------------------------------------------------------------------------------- JSON
+
+
+def parse_json(raw: bytes) -> Any:  # noqa: ANN401
+    """Parse JSON so that nothing is lost: exact numbers, lone surrogates, a BOM, broken UTF-8 as U+FFFD.
+
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: it is nested deeper than Python's own parser goes (some 1,000 levels).
+    """
+    return _DECODER.decode(raw.decode(json.detect_encoding(raw), "replace"))  # type: ignore[attr-defined]
+
+
+def _number(text: str) -> Any:  # noqa: ANN401
+    if len(text) < 4000 and text.lstrip("-").isdigit():  # noqa: PLR2004 (Python refuses longer integers)
+        return int(text)
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent beyond any number's: its text is all there is
+        return text
+
+
+def _no_constant(name: str) -> Any:  # noqa: ANN401
+    msg = f"{name} is no JSON"
+    raise ValueError(msg)
+
+
+_DECODER: Final = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=_no_constant, strict=False)
+
+
+def _json_text(value: Any) -> str:  # noqa: ANN401
+    """Return a deeply nested value's JSON text; it was parsed, so its depth is bounded."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + 2000)
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    finally:
+        sys.setrecursionlimit(limit)

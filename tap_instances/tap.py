@@ -1,0 +1,369 @@
+"""Settings, and which streams there are."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import json
+import logging
+import os
+import re
+import signal
+from functools import cached_property
+from typing import IO, TYPE_CHECKING, Any, ClassVar, NoReturn
+from urllib.parse import urlsplit
+
+from singer_sdk import Tap
+from singer_sdk import typing as th
+from singer_sdk.configuration._dict_config import merge_missing_config_jsonschema, parse_environment_config
+from singer_sdk.exceptions import ConfigValidationError
+from singer_sdk.helpers._classproperty import classproperty
+from singer_sdk.helpers.capabilities import EMIT_ACTIVATE_VERSION_CONFIG
+from singer_sdk.plugin_base import JSONSchemaValidator
+from singer_sdk.singerlib.messages import StateMessage
+from typing_extensions import override
+
+from tap_instances import changes
+from tap_instances.client import Business, Client
+from tap_instances.redact import ScrubbingFormatter
+from tap_instances.sdk import FULL_TABLE, Command, ConnectedStream, LineWriter, drop_stdout
+from tap_instances.streams import (
+    BusinessesStream,
+    ConnectionChangesStream,
+    InstancesStream,
+    RememberingStream,
+    WebhookEventsStream,
+    WebhooksStream,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import FrameType
+
+    from jsonschema import ValidationError
+
+SETTINGS = th.PropertiesList(
+    th.Property(
+        "api_url",
+        th.StringType,
+        required=True,
+        title="API URL",
+        description="Base URL of the CodeChat server, such as https://codechat.example.com",
+    ),
+    th.Property(
+        "business_id",
+        th.StringType,
+        title="Business ID",
+        description="The business to read; with auth_token, or use businesses",
+    ),
+    th.Property(
+        "auth_token",
+        th.StringType,
+        secret=True,
+        title="Auth token",
+        description="The business's bearer token, without 'Bearer '",
+    ),
+    th.Property(
+        "businesses",
+        th.ArrayType(
+            th.ObjectType(
+                th.Property("business_id", th.StringType, required=True),
+                th.Property("auth_token", th.StringType, required=True, secret=True),
+            )
+        ),
+        secret=True,
+        title="Businesses",
+        description="Many businesses of one server: a list of {business_id, auth_token}, instead of the two settings "
+        "above. In the environment: JSON",
+    ),
+    th.Property(
+        "include_secrets",
+        th.BooleanType,
+        default=False,
+        title="Include secrets",
+        description="Emit what is withheld otherwise: auth_jwt, passwords in webhook URLs, credential-like keys",
+    ),
+    th.Property(
+        "concurrency",
+        th.IntegerType(minimum=1, maximum=100),
+        default=4,
+        title="Concurrency",
+        description="Requests under way at a time, ahead of the business being emitted",
+    ),
+    th.Property(
+        "request_timeout",
+        th.IntegerType(minimum=1),
+        default=60,
+        title="Request timeout",
+        description="Seconds without a byte before a request counts as failed",
+    ),
+    th.Property(
+        "max_retries",
+        th.IntegerType(minimum=0, maximum=100),
+        default=5,
+        title="Maximum retries",
+        description="Tries after the first, for failures that can pass",
+    ),
+    th.Property(
+        "user_agent",
+        th.StringType,
+        title="User agent",
+        description="The User-Agent header; tap-instances/<version> by default",
+    ),
+).to_dict()
+merge_missing_config_jsonschema(EMIT_ACTIVATE_VERSION_CONFIG, SETTINGS)
+
+BOOLEANS = {"true", "1", "yes", "on", "false", "0", "no", "off"}
+LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|::1)\Z")
+
+
+class TapInstances(Tap):
+    """Singer tap for CodeChat: connected WhatsApp instances, their webhooks, and the events each webhook gets."""
+
+    name = "tap-instances"
+    config_jsonschema: ClassVar[dict[str, Any]] = SETTINGS
+    message_writer_class = LineWriter
+
+    @override
+    def __init__(self, *, catalog: Any = None, state: Any = None, **kwargs: Any) -> None:
+        if state is not None and not isinstance(state, (dict, str, os.PathLike)):
+            self.logger.warning("the state is no object and is not understood: everything is synced again")
+            state = None
+        super().__init__(catalog=_with_metadata_methods(catalog), state=state, **kwargs)
+
+    @override
+    def discover_streams(self) -> list[ConnectedStream]:
+        return [
+            BusinessesStream(self),
+            InstancesStream(self),
+            WebhooksStream(self),
+            WebhookEventsStream(self),
+            ConnectionChangesStream(self),
+        ]
+
+    @cached_property
+    def businesses(self) -> list[Business]:
+        """The configured businesses, in their order."""
+        many = self.config.get("businesses")
+        return [Business(entry["business_id"], entry["auth_token"]) for entry in many or [self.config]]
+
+    @cached_property
+    def client(self) -> Client:
+        """The way to the configured server; made when the first request is due."""
+        api_url, config = self.config["api_url"].strip(), self.config
+        parts = urlsplit(api_url)
+        if parts.scheme == "http" and not LOOPBACK.match(parts.hostname or ""):
+            self.logger.warning("api_url is plain http: tokens and data cross the network unencrypted; use https")
+        return Client(
+            api_url,
+            concurrency=config["concurrency"],
+            request_timeout=config["request_timeout"],
+            max_retries=config["max_retries"],
+            user_agent=config.get("user_agent") or f"{self.name}/{self.plugin_version}",
+        )
+
+    # -------------------------------------------------------------------------------------------------- settings
+
+    @classproperty
+    @override
+    def _env_var_config(cls) -> dict[str, Any]:  # noqa: N805
+        """Read the environment one setting at a time, so that a bad value is refused by its name."""
+        cls.append_builtin_config(cls.config_jsonschema)
+        result: dict[str, Any] = {}
+        errors: list[str] = []
+        for name, schema in cls.config_jsonschema["properties"].items():
+            variable = f"{cls._env_var_prefix}{name.upper()}"
+            if os.environ.get(variable) == "":
+                continue  # as if it were not set
+            if "boolean" in schema["type"] and os.environ.get(variable, "true").lower() not in BOOLEANS:
+                errors.append(f"{variable} must be true or false")
+                continue
+            try:
+                result.update(parse_environment_config({"properties": {name: schema}}, cls._env_var_prefix))
+            except ValueError:
+                errors.append(f"{variable} must be {'an integer' if 'integer' in schema['type'] else 'JSON'}")
+        if errors:
+            _refuse(errors)
+        return result
+
+    @override
+    def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
+        """Refuse wrong settings by name, with what to do; never with the value, which may be a secret."""
+        self.append_builtin_config(self.config_jsonschema)
+        for name in [name for name, value in self._config.items() if value is None]:
+            del self._config[name]  # as if it were not set
+        errors = [_explain(error) for error in JSONSchemaValidator(self.config_jsonschema).iter_errors(self._config)]
+        errors = errors or _check(self._config)
+        if errors and raise_errors:
+            _refuse(errors)
+        self._hide_secrets()
+        for name in self._config.keys() - self.config_jsonschema["properties"].keys():
+            close = difflib.get_close_matches(name, self.config_jsonschema["properties"], n=1)
+            hint = f": did you mean {close[0]!r}?" if close else ""
+            self.logger.warning("setting %r is not known and is ignored%s", name, hint)
+        return errors
+
+    def _hide_secrets(self) -> None:
+        many = self._config.get("businesses")
+        entries = [self._config, *(many if isinstance(many, list) else ())]
+        tokens = {entry.get("auth_token") for entry in entries if isinstance(entry, dict)}
+        secrets = {token for token in tokens if isinstance(token, str) and token}
+        for handler in logging.getLogger().handlers:
+            inner = handler.formatter or logging.Formatter()
+            if isinstance(inner, ScrubbingFormatter):
+                secrets, inner = secrets | set(inner.secrets), inner.inner
+            handler.setFormatter(ScrubbingFormatter(inner, sorted(secrets, key=len, reverse=True)))
+
+    # ------------------------------------------------------------------------------------------ catalog and state
+
+    @override
+    def setup_mapper(self) -> None:
+        _ = self.streams  # they take what must not be in it out of the catalog, before the mapper reads that
+        super().setup_mapper()
+
+    @override
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over the state; what is not understood is left out, and so synced again."""
+        if not state:
+            return
+        bookmarks = state.get("bookmarks", {})
+        if not isinstance(bookmarks, dict):
+            self.logger.warning("the state's bookmarks are no object: everything is synced again")
+            return
+        own = {stream.name: stream for stream in self.streams.values()}
+        kept = self._state.setdefault("bookmarks", {})
+        for name, bookmark in bookmarks.items():
+            stream = own.get(name)
+            if isinstance(stream, (RememberingStream, ConnectionChangesStream)):
+                kept[name] = {"partitions": self._understood(stream, bookmark)}
+            elif stream is None and isinstance(bookmark, dict):
+                kept[name] = bookmark  # not this tap's: kept as it is
+
+    def _understood(self, stream: ConnectedStream, bookmark: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+        partitions = bookmark.get("partitions", []) if isinstance(bookmark, dict) else None
+        if not isinstance(partitions, list):
+            self.logger.warning("the state of %s is not understood: it is synced in full", stream.name)
+            return []
+        result: dict[str, dict[str, Any]] = {}
+        for partition in partitions:
+            context = partition.get("context") if isinstance(partition, dict) else None
+            business_id = context.get("business_id") if isinstance(context, dict) else None
+            if isinstance(business_id, str) and changes.understood(partition, stream.memory_type):
+                result[business_id] = partition
+            else:
+                self.logger.warning("the state of %s, business %s, is not understood: it is synced in full",
+                                    stream.name, business_id)  # fmt: skip
+        return list(result.values())
+
+    def write_state(self) -> None:
+        """Write a STATE message."""
+        self.write_message(StateMessage(value=self.state))
+
+    # ---------------------------------------------------------------------------------------------- command line
+
+    @classmethod
+    @override
+    def invoke(cls, *, state: IO[str] | None = None, **kwargs: Any) -> None:
+        if state is not None:
+            text = state.read()
+            try:
+                json.loads(text)
+            except ValueError:
+                cls.logger.warning("the state file is no JSON and is not understood: everything is synced again")
+                text = "{}"
+            state = io.StringIO(text)
+        super().invoke(state=state, **kwargs)
+
+    @override
+    def _handle_termination(self, signum: int, frame: FrameType | None) -> NoReturn:
+        # The SDK writes a STATE and exits 0. A signal may come inside a write: nothing may follow half a line.
+        signal.signal(signum, signal.SIG_IGN)
+        drop_stdout()
+        raise SystemExit(128 + signum)
+
+    @classmethod
+    @override
+    def get_singer_command(cls) -> Command:
+        command = super().get_singer_command()
+        return Command(
+            name=command.name,
+            callback=command.callback,
+            params=command.params,
+            context_settings=command.context_settings,
+            help=command.help,
+            logger=cls.logger,
+        )
+
+
+def _refuse(errors: list[str]) -> NoReturn:
+    raise ConfigValidationError("; ".join(errors), errors=errors)
+
+
+def _explain(error: ValidationError) -> str:
+    """Say which setting is wrong and what it must be; the validator's own message would quote the value."""
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
+    rule = error.validator_value
+    if error.validator == "required":
+        missing = [name for name in rule if name not in error.instance]
+        names = ", ".join(f"{where}.{name}" if where else name for name in missing)
+        return f"{names} is missing: set it (README, Settings)"
+    if error.validator == "type":
+        kinds = " or ".join(kind for kind in ([rule] if isinstance(rule, str) else rule) if kind != "null")
+        return f"{where} must be of type {kinds}"
+    if error.validator in {"minimum", "maximum"}:
+        return f"{where} must be at {'least' if error.validator == 'minimum' else 'most'} {rule}"
+    return f"{where} is not of the shape that it must have: see --about"
+
+
+def _check(config: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with settings of the right types."""
+    errors = []
+    url = config["api_url"].strip()
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        valid = False
+    if not valid or re.search(r"[\s\\]", url):
+        errors.append("api_url must be a web address such as https://codechat.example.com")
+    elif parts.username or parts.password:
+        errors.append("api_url must not hold a user or a password: the token goes into auth_token")
+    elif parts.query or parts.fragment:
+        errors.append("api_url must not hold '?' or '#': give the base URL only")
+    elif "/api/v2" in parts.path:
+        errors.append("api_url must not hold /api/v2: give the base URL only, the tap adds the path")
+    if "businesses" in config:
+        if "business_id" in config or "auth_token" in config:
+            errors.append("businesses and business_id/auth_token are both given: keep one of the two ways")
+        if not config["businesses"]:
+            errors.append("businesses is empty: list at least one {business_id, auth_token}")
+        entries = [(f"businesses[{index}].", entry) for index, entry in enumerate(config["businesses"])]
+    else:
+        entries = [("", config)]
+    seen: dict[str, str] = {}
+    for prefix, entry in entries:
+        for name in ("business_id", "auth_token"):
+            if not entry.get(name):
+                errors.append(f"{prefix}{name} is missing: set it{'' if prefix else ', or use businesses'}")
+        business_id, token = entry.get("business_id") or "", entry.get("auth_token") or ""
+        if business_id in {".", ".."} or not business_id.isprintable():
+            errors.append(f"{prefix}business_id must be an id: no '.' or '..', no line break")
+        if token and not re.fullmatch(r"[\x21-\x7e]+", token):
+            errors.append(f"{prefix}auth_token must be the bare token: no space, no line break, no 'Bearer '")
+        if business_id and seen.setdefault(business_id, prefix) != prefix:
+            errors.append(f"{prefix}business_id is the same as {seen[business_id]}business_id: list a business once")
+    agent = config.get("user_agent") or ""
+    if not (agent.isascii() and agent.isprintable()):
+        errors.append("user_agent must be plain ASCII text")
+    return errors
+
+
+def _with_metadata_methods(catalog: Any) -> Any:  # noqa: ANN401
+    """Move Meltano's ``replication-method`` in a stream's metadata to where the SDK looks for it."""
+    for stream in catalog.get("streams", []) if isinstance(catalog, dict) else ():
+        for entry in stream.get("metadata", []):
+            if not entry.get("breadcrumb") and entry["metadata"].get("replication-method") == FULL_TABLE:
+                entry["metadata"]["forced-replication-method"] = FULL_TABLE
+    return catalog
+
+

@@ -1,0 +1,191 @@
+"""The fast way through ``records``: the types are the validation.
+
+Replaces: parsing an instance into dicts and looking at each value (:func:`tap_instances.records.read_instance`).
+Why it may: msgspec decodes straight into structs that are derived from ``schemas/`` and refuse whatever does not fit
+them. What they accept needs no second look; what they refuse takes the general way, item by item, with the same bytes
+as the result (a test holds the two against each other). Keys that a server adds are learnt as they are met.
+What it was worth: see docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Raw, defstruct
+from msgspec.structs import astuple
+
+from tap_instances import records
+from tap_instances.redact import mask_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tap_instances.records import Instance, Reading, Webhook
+
+UTC: Final = timezone.utc
+TYPES: Final[dict[str, Any]] = {"text": str | None, "flag": bool | None, "time": datetime | None}
+MAX_LEARNT: Final = 64  # new keys; a server that invents keys without end goes the general way
+# The types cannot see these: an escape that is U+0000 or half a pair, and a fraction that they would round.
+ODD: Final = (re.compile(rb"\\u(?:0000|[dD][89a-fA-F])"), re.compile(rb"\.[0-9]{7}"))
+
+
+class _Odd(Exception):
+    """The types accepted what only the general way reads right."""
+
+
+class Shape(NamedTuple):
+    """One API object's struct, and where its values go."""
+
+    struct: type[msgspec.Struct]
+    width: int  # so many of the struct's first values are the row's columns, in their order
+    times: tuple[int, ...]  # which of them are times
+    learnt: tuple[str, ...]  # further keys, the struct's last values
+
+
+def looks_odd(raw: bytes) -> bool:
+    """Tell whether JSON may hold what the types cannot see (a linear scan, some 1 ms a MB)."""
+    return any(pattern.search(raw) for pattern in ODD)
+
+
+class TypedReader:
+    """Reads instances of one run; ``include_secrets`` decides which columns there are."""
+
+    def __init__(self, *, include_secrets: bool) -> None:
+        """Derive the structs from the schemas."""
+        self.include_secrets = include_secrets
+        self._learnt: dict[str, list[str]] = {"": [], "Auth.": [], "WhatsApp.": [], "Webhook": [], "WebhookEvents": []}
+        self._derive()
+
+    def read(self, item: Any, index: int, reading: Reading, *, odd: bool) -> Instance | None:  # noqa: ANN401
+        """Return what :func:`tap_instances.records.read_instance` returns for this item of ``Instances``.
+
+        ``item`` is raw JSON, ``odd`` if it may hold what types cannot see; or what a body parsed otherwise holds.
+        """
+        if isinstance(item, Raw):
+            if not (odd and looks_odd(bytes(item))):
+                with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, _Odd):
+                    return self._typed(self._decode(item), reading)
+            item = records.parse_json(bytes(item))
+            self._learn(item)
+        return records.read_instance(item, f"Instances[{index}]", reading)
+
+    # ----------------------------------------------------------------------------------------------- the shapes
+
+    def _derive(self) -> None:
+        events = self._shape("webhook_events", "", "WebhookEvents")
+        webhook = self._shape(
+            "webhooks", "", "Webhook", instanceInstanceId=str | None, WebhookEvents=events.struct | None
+        )
+        auth, whatsapp = self._shape("instances", "Auth."), self._shape("instances", "WhatsApp.")
+        instance = self._shape(
+            "instances", "", Auth=auth.struct | None, WhatsApp=whatsapp.struct | None, Webhook=list[webhook.struct] | None
+        )
+        self._events, self._webhook, self._auth, self._whatsapp, self._instance = (
+            events, webhook, auth, whatsapp, instance,
+        )  # fmt: skip
+        self._no_auth, self._no_whatsapp = auth.struct(), whatsapp.struct()
+        self._decode = msgspec.json.Decoder(instance.struct).decode
+        self._rows = {name: self._row(name) for name in ("instances", "webhooks", "webhook_events")}
+        self._url = list(records.api_columns("webhooks")).index("url")
+
+    def _shape(self, stream: str, prefix: str, level: str | None = None, **children: Any) -> Shape:  # noqa: ANN401
+        """Derive the struct of an object whose keys are ``prefix`` + one name in ``x-api``."""
+        columns = [
+            (path.removeprefix(prefix), column)
+            for path, column in records.api_columns(stream).items()
+            if path.startswith(prefix) and "." not in path.removeprefix(prefix)
+        ]
+        columns.sort(key=lambda entry: entry[1].secret and not self.include_secrets)  # what stays here goes last
+        width = sum(self.include_secrets or not column.secret for _, column in columns)
+        learnt = tuple(self._learnt[prefix if level is None else level])
+        keys = [name for name, _ in columns] + [*children, *learnt]
+        fields: list[tuple[str, Any, Any]] = [
+            (f"f{index}", TYPES[column.kind], None) for index, (_, column) in enumerate(columns)
+        ]
+        fields += [(name, kind, None) for name, kind in children.items()]
+        fields += [(f"x{index}", Raw, UNSET) for index in range(len(learnt))]
+        rename = {name: key for (name, _, _), key in zip(fields, keys, strict=True)}
+        struct = defstruct(f"{stream}_{prefix}", fields, rename=rename, forbid_unknown_fields=True, gc=False)
+        times = tuple(index for index, (_, column) in enumerate(columns[:width]) if column.kind == "time")
+        return Shape(struct, width, times, learnt)
+
+    def _row(self, stream: str) -> Callable[..., Any]:
+        names = records.column_names(stream, include_secrets=self.include_secrets)
+        return defstruct(stream, [(name, Any) for name in names], gc=False)
+
+    def _learn(self, item: Any) -> None:  # noqa: ANN401
+        """Know the keys of this item next time."""
+        before = sum(map(len, self._learnt.values()))
+        if not isinstance(item, dict) or before >= MAX_LEARNT:
+            return
+        hooks = item.get("Webhook")
+        hooks = [hook for hook in hooks if isinstance(hook, dict)] if isinstance(hooks, list) else []
+        objects: list[tuple[str, str, str, tuple[str, ...], Any]] = [
+            ("", "instances", "", (*records.PARTS, "Webhook"), item),
+            *((f"{part}.", "instances", f"{part}.", (), item.get(part)) for part in records.PARTS),
+            *(("Webhook", "webhooks", "", ("instanceInstanceId", "WebhookEvents"), hook) for hook in hooks),
+            *(("WebhookEvents", "webhook_events", "", (), hook.get("WebhookEvents")) for hook in hooks),
+        ]
+        for level, stream, prefix, children, value in objects:
+            known = self._learnt[level]
+            for key in value if isinstance(value, dict) else ():
+                new = prefix + key not in records.api_columns(stream) and key not in (*children, *known)
+                if new and records.clean_text(key) == key:
+                    known.append(key)
+        if sum(map(len, self._learnt.values())) > before:
+            self._derive()
+
+    # ------------------------------------------------------------------------------------------------- the rows
+
+    def _typed(self, item: Any, reading: Reading) -> Instance:  # noqa: ANN401
+        auth, whatsapp = item.Auth or self._no_auth, item.WhatsApp or self._no_whatsapp
+        extra: dict[str, Any] = {}
+        own_auth = self._take(self._auth, astuple(auth), "instances", "Auth.", extra, reading)
+        own_whatsapp = self._take(self._whatsapp, astuple(whatsapp), "instances", "WhatsApp.", extra, reading)
+        own = self._take(self._instance, astuple(item), "instances", "", extra, reading)
+        instance_id = own[0]
+        if not instance_id:
+            raise _Odd
+        row = self._rows["instances"](
+            reading.business_id, *own, *own_auth, *own_whatsapp, reading.observed_at, records.in_order(extra)
+        )
+        webhooks = [self._typed_webhook(hook, instance_id, reading) for hook in item.Webhook or ()]
+        return records.Instance(instance_id, records.encode(row), webhooks)
+
+    def _typed_webhook(self, hook: Any, instance_id: str, reading: Reading) -> Webhook:  # noqa: ANN401
+        extra: dict[str, Any] = {}
+        own = self._take(self._webhook, astuple(hook), "webhooks", "", extra, reading)
+        webhook_id, owner = own[0], hook.instanceInstanceId
+        if not webhook_id or (owner is not None and owner != instance_id):
+            raise _Odd
+        url = own[self._url]
+        if url and not self.include_secrets and ("?" in url or "@" in url):
+            own = (*own[: self._url], mask_url(url), *own[self._url + 1 :])
+        row = self._rows["webhooks"](instance_id, *own, None, records.in_order(extra))
+        webhook = records.Webhook(webhook_id, records.encode(row), own[-1])
+        if (events := hook.WebhookEvents) is not None:
+            extra = {}
+            own = self._take(self._events, astuple(events), "webhook_events", "", extra, reading)
+            row = self._rows["webhook_events"](instance_id, webhook_id, *own, None, records.in_order(extra))
+            webhook.events, webhook.events_updated_at = records.encode(row), own[-1]
+        return webhook
+
+    @staticmethod
+    def _take(  # noqa: PLR0913, PLR0917
+        shape: Shape, values: tuple[Any, ...], stream: str, prefix: str, extra: dict[str, Any], reading: Reading
+    ) -> tuple[Any, ...]:
+        """Return the values that are columns, and put the learnt keys' values where they are kept."""
+        for index in shape.times:
+            time = values[index]
+            if time is not None and time.tzinfo is not UTC:
+                raise _Odd
+        for key, raw in zip(shape.learnt, values[-len(shape.learnt) :], strict=True) if shape.learnt else ():
+            if raw is not UNSET:
+                records.keep_unknown(extra, prefix + key, bytes(raw), stream, reading)
+        return values[: shape.width]
+
+
