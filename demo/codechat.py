@@ -301,7 +301,7 @@ class World:
     def new_webhook(self, instance_id: str, *, created: datetime) -> dict[str, Any]:
         """Make up a webhook; every third has a flag that the API's page has not."""
         name, url = self._chance.choice(HOOKS)
-        flags = {flag: self._likely(70) for flag in FLAGS}
+        flags = {flag: self._likely(30 if flag == "newJwt" else 70) for flag in FLAGS}
         if self._chance.randrange(3) == 0:
             flags[UNDOCUMENTED_FLAG] = True
         return {

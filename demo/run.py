@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 import unicodedata
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -32,8 +33,8 @@ WIDEST_CELL = 38
 TABLES = (
     ("businesses", "business_id, name, observed_at"),
     ("instances", "name, connection, whatsapp_remote_jid, whatsapp_push_name"),
-    ("webhooks", "webhook_id, name, url, enabled, deleted_at"),
-    ("webhook_events", "webhook_id, messages_upsert, new_jwt, updated_at"),
+    ("webhooks", "name, url, enabled, updated_at, deleted_at"),
+    ("webhook_events", "webhook_id, messages_upsert, new_jwt, additional_properties"),
     ("connection_changes", "instance_id, change, previous_observed_at, observed_at"),
 )
 
@@ -66,7 +67,7 @@ QUESTIONS = (
     (
         "Which webhooks did somebody delete?",
         """
-        select i.name as instance, w.name as webhook, w.url, w.deleted_at
+        select i.name as instance, w.webhook_id, w.deleted_at as seen_gone_at
         from webhooks w join instances i using (instance_id)
         where w.deleted_at is not null
         order by all
@@ -106,7 +107,7 @@ def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
 def show() -> None:
     """Run the pipeline twice, then look at the tables."""
     shutil.rmtree(FOLDER, ignore_errors=True)
-    database = FOLDER / "output" / "tap_instances.duckdb"
+    database = FOLDER / "tap_instances.duckdb"
     world = World.seeded(SEED)
     with CodeChat(world) as server:
         settings = world.settings(server.url)
@@ -209,6 +210,8 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        value = value.replace(microsecond=0)
     text = "" if value is None else str(value)
     return text if len(text) <= WIDEST_CELL else text[: WIDEST_CELL - 1] + "…"
 
