@@ -27,15 +27,27 @@ if TYPE_CHECKING:
 
 SEED = 7
 FOLDER = ROOT / "output" / "demo"
-WIDEST_CELL = 38
+WIDEST_CELL = 50
 
-# (table, the columns that fit a screen)
+# (table, the columns that fit a screen, which rows first)
 TABLES = (
-    ("businesses", "business_id, name, observed_at"),
-    ("instances", "name, connection, whatsapp_remote_jid, whatsapp_push_name"),
-    ("webhooks", "name, url, enabled, updated_at, deleted_at"),
-    ("webhook_events", "webhook_id, messages_upsert, new_jwt, additional_properties"),
-    ("connection_changes", "instance_id, change, previous_observed_at, observed_at"),
+    ("businesses", "business_id, name, observed_at", "name"),
+    (
+        "instances",
+        "name, whatsapp_remote_jid, whatsapp_push_name, connection, observed_at",
+        "observed_at, name",
+    ),
+    ("webhooks", "name, url, enabled, updated_at", "updated_at desc, name"),
+    (
+        "webhook_events",
+        "webhook_id, messages_upsert, new_jwt, updated_at, additional_properties",
+        "additional_properties is null, updated_at desc",
+    ),
+    (
+        "connection_changes",
+        "instance_id, change, previous_observed_at, observed_at",
+        "observed_at desc, change, instance_id",
+    ),
 )
 
 QUESTIONS = (
@@ -132,8 +144,8 @@ def show() -> None:
         run(project, server)
     heading(f"The tables, in {database.relative_to(ROOT)}")
     with duckdb.connect(str(database), read_only=True) as connection:
-        for table, columns in TABLES:
-            show_table(connection, table, columns)
+        for table, columns, order in TABLES:
+            show_table(connection, table, columns, order)
         heading("Questions")
         for question, sql in QUESTIONS:
             ask(connection, question, sql)
@@ -172,12 +184,12 @@ def heading(text: str) -> None:
 
 
 def show_table(
-    connection: duckdb.DuckDBPyConnection, table: str, columns: str, rows: int = 4
+    connection: duckdb.DuckDBPyConnection, table: str, columns: str, order: str
 ) -> None:
     """Show a few rows of a table, and how many there are."""
-    [(count,)] = connection.execute(f"select count(*) from {table}").fetchall()  # noqa: S608
+    [(count,)] = connection.execute(f"select count(*) from {table}").fetchall()  # noqa: S608 - our own words
     say(f"\n{table} ({count} rows)")
-    show_rows(connection, f"select {columns} from {table} order by all limit {rows}")  # noqa: S608
+    show_rows(connection, f"select {columns} from {table} order by {order} limit 4")  # noqa: S608
 
 
 def ask(connection: duckdb.DuckDBPyConnection, question: str, sql: str) -> None:
