@@ -23,6 +23,7 @@ help:
 	@echo 'make types   mypy --strict'
 	@echo 'make clean   remove what the above have set up (not your state, not your data)'
 	@echo 'With another Python: make demo PYTHON=python3.12'
+	@echo "Without the slow tests: make test PYTEST='-m \"not e2e\"'"
 
 demo: .meltano/demo.stamp
 	@echo 'Demo: two runs of the pipeline, about 20 seconds'

@@ -164,10 +164,7 @@ class World:
                 name = f"{name} {number // len(COMPANIES) + 1}"
             business_id = world.new_id()
             last_of_several = number == businesses - 1 > 0
-            made = [
-                world.new_instance(index, push_name)
-                for index in range(0 if last_of_several else instances)
-            ]
+            made = [world.new_instance(index, push_name) for index in range(0 if last_of_several else instances)]
             business = Business(
                 id=business_id,
                 token=f"not-a-real-business-token-{world.new_key()}",
@@ -188,8 +185,7 @@ class World:
         return {
             "api_url": api_url,
             "businesses": [
-                {"business_id": business.id, "auth_token": business.token}
-                for business in self.businesses.values()
+                {"business_id": business.id, "auth_token": business.token} for business in self.businesses.values()
             ],
         }
 
@@ -247,9 +243,7 @@ class World:
     def _create_a_webhook(self, business: Business) -> None:
         if business.connected:
             instance = self._chance.choice(business.connected)
-            instance["Webhook"].append(
-                self.new_webhook(instance["instanceId"], created=self.now)
-            )
+            instance["Webhook"].append(self.new_webhook(instance["instanceId"], created=self.now))
 
     def _some_webhook(self, business: Business) -> list[dict[str, Any]]:
         """Choose one webhook of a connected instance; none where there is none."""
@@ -368,9 +362,7 @@ class Answer:
         if isinstance(self.body, bytes):
             return self.body
         # UTF-8, but a lone surrogate as its \u escape: so does JSON.stringify.
-        return json.dumps(self.body, ensure_ascii=False).encode(
-            errors="backslashreplace"
-        )
+        return json.dumps(self.body, ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def error(status: HTTPStatus, message: object) -> Answer:
@@ -499,9 +491,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer one request."""
         headers = {name.lower(): value for name, value in self.headers.items()}
-        answer = self.server.codechat.answer(
-            Request(self.path, headers, time.monotonic())
-        )
+        answer = self.server.codechat.answer(Request(self.path, headers, time.monotonic()))
         if isinstance(answer, bytes):
             self.wfile.write(answer)
             self.close_connection = True
@@ -539,18 +529,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="let an hour pass after each answer",
     )
     options = parser.parse_args(arguments)
-    world = World.seeded(
-        options.seed, businesses=options.businesses, instances=options.instances
-    )
+    world = World.seeded(options.seed, businesses=options.businesses, instances=options.instances)
     for _ in range(options.steps):
         world.step()
-    with CodeChat(
-        world, port=options.port, step_between_calls=options.step_between_calls
-    ) as server:
+    with CodeChat(world, port=options.port, step_between_calls=options.step_between_calls) as server:
         settings = world.settings(server.url)
         businesses = shlex.quote(json.dumps(settings["businesses"]))
-        print(f"export TAP_INSTANCES_API_URL={server.url}")  # noqa: T201 - its output
-        print(f"export TAP_INSTANCES_BUSINESSES={businesses}", flush=True)  # noqa: T201
+        print(f"export TAP_INSTANCES_API_URL={server.url}")
+        print(f"export TAP_INSTANCES_BUSINESSES={businesses}", flush=True)
         if options.port_file:
             options.port_file.write_text(f"{server.port}\n", encoding="utf-8")
         with suppress(KeyboardInterrupt):

@@ -35,8 +35,7 @@ def find_meltano() -> Path:
     own = ROOT / ".venv-meltano" / "bin" / "meltano"
     found = own if own.exists() else shutil.which("meltano")
     if found is None:
-        message = "Meltano is not installed: run `make demo` or `make test` once."
-        raise MeltanoMissing(message)
+        raise MeltanoMissing("Meltano is not installed: run `make demo` or `make test` once.")
     return Path(found)
 
 
@@ -48,11 +47,11 @@ class Project:
         self.folder = folder
         self.log = folder / "meltano.log"
         self.output = folder / "output"
-        self._environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(FOREIGN)
-        } | {"NO_COLOR": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)} | {
+            "NO_COLOR": "1",
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+        }
         self._environment |= settings or {}
         plugins = folder / ".meltano"
         plugins.mkdir(parents=True, exist_ok=True)
@@ -62,9 +61,7 @@ class Project:
             if not (plugins / kind).exists():
                 (plugins / kind).symlink_to(ROOT / ".meltano" / kind)
 
-    def meltano(
-        self, *arguments: str, **settings: str
-    ) -> subprocess.CompletedProcess[str]:
+    def meltano(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run Meltano and wait; what it said is also added to the log.
 
         It gets a process group of its own, and when the waiting ends early, by Ctrl-C
@@ -102,11 +99,7 @@ def _end_group(process: subprocess.Popen[str]) -> None:
 
 def install(*plugins: str) -> None:
     """Install plugins in the clone, where they are not: the projects link to them."""
-    missing = [
-        plugin
-        for plugin in plugins
-        if not list((ROOT / ".meltano").glob(f"*/{plugin}/venv/bin/{plugin}"))
-    ]
+    missing = [plugin for plugin in plugins if not list((ROOT / ".meltano").glob(f"*/{plugin}/venv/bin/{plugin}"))]
     if missing:
         subprocess.run(  # noqa: S603 - no shell, and our own words
             [str(find_meltano()), "install", *missing],

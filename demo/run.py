@@ -92,9 +92,9 @@ class DemoFailure(Exception):  # noqa: N818 - reads as what it says
     """The pipeline did not do what the demo shows."""
 
 
-def say(text: str = "", *, end: str = "\n") -> None:
-    """Tell the person at the terminal."""
-    print(text, end=end, flush=True)  # noqa: T201 - it is what a demo is for
+def say(text: str = "") -> None:
+    """Tell the person at the terminal, at once also where a pipe is in between."""
+    print(text, flush=True)
 
 
 def main() -> int:
@@ -136,9 +136,7 @@ def show() -> None:
         heading("First run")
         run(project, server)
         world.step()
-        heading(
-            "An hour passes at CodeChat: phones drop and come back, webhooks change"
-        )
+        heading("An hour passes at CodeChat: phones drop and come back, webhooks change")
         say(_tell(world))
         heading("Second run: only what changed of the webhooks, and who came and went")
         run(project, server)
@@ -155,10 +153,7 @@ def show() -> None:
 def _tell(world: World) -> str:
     connected = [i for b in world.businesses.values() for i in b.connected]
     webhooks = sum(len(instance["Webhook"]) for instance in connected)
-    return (
-        f"{len(world.businesses)} businesses, {len(connected)} connected instances, "
-        f"{webhooks} webhooks."
-    )
+    return f"{len(world.businesses)} businesses, {len(connected)} connected instances, {webhooks} webhooks."
 
 
 def run(project: Project, server: CodeChat) -> None:
@@ -170,9 +165,7 @@ def run(project: Project, server: CodeChat) -> None:
     result = project.meltano(*command)
     if result.returncode:
         end = "\n".join(result.stdout.splitlines()[-25:])
-        message = (
-            f"{end}\n\nMeltano ended with {result.returncode}; all of it is in {log}."
-        )
+        message = f"{end}\n\nMeltano ended with {result.returncode}; all of it is in {log}."
         raise DemoFailure(message)
     took, asked = time.monotonic() - began, len(server.requests) - asked
     say(f"Done in {took:.0f} s, with {asked} requests to CodeChat.")
@@ -183,11 +176,9 @@ def heading(text: str) -> None:
     say(f"\n== {text}")
 
 
-def show_table(
-    connection: duckdb.DuckDBPyConnection, table: str, columns: str, order: str
-) -> None:
+def show_table(connection: duckdb.DuckDBPyConnection, table: str, columns: str, order: str) -> None:
     """Show a few rows of a table, and how many there are."""
-    [(count,)] = connection.execute(f"select count(*) from {table}").fetchall()  # noqa: S608 - our own words
+    [(count,)] = connection.execute(f"select count(*) from {table}").fetchall()  # noqa: S608
     say(f"\n{table} ({count} rows)")
     show_rows(connection, f"select {columns} from {table} order by {order} limit 4")  # noqa: S608
 
@@ -214,10 +205,7 @@ def show_rows(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = [
-        cell + " " * (width - _width(cell))
-        for cell, width in zip(cells, widths, strict=True)
-    ]
+    padded = [cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)]
     return "  ".join(padded).rstrip()
 
 

@@ -17,14 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CONNECTED = Path(__file__).parent / "data" / "connected.json"
-TOKEN = "not-a-real-business-token-4b1d"  # noqa: S105 - it opens nothing
+TOKEN = "not-a-real-business-token-4b1d"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker of the slow tests."""
-    config.addinivalue_line(
-        "markers", "e2e: Meltano and real databases; leave out with -m 'not e2e'"
-    )
+    config.addinivalue_line("markers", "e2e: Meltano and real databases; leave out with -m 'not e2e'")
 
 
 @pytest.fixture(scope="session")

@@ -38,9 +38,7 @@ def bodies(world: World) -> str:
     return json.dumps([world.body(business) for business in world.businesses])
 
 
-def test_a_body_is_served_verbatim(
-    codechat: CodeChat, connected: dict[str, Any]
-) -> None:
+def test_a_body_is_served_verbatim(codechat: CodeChat, connected: dict[str, Any]) -> None:
     response = ask(codechat, connected["businessId"], TOKEN)
     assert response.status_code == HTTPStatus.OK
     assert response.json() == connected
@@ -153,9 +151,7 @@ def test_an_hour_changes_something_of_each_kind() -> None:
     assert old.keys() - new.keys(), "a webhook was deleted"
     for webhook_id in old.keys() & new.keys():
         was, now = old[webhook_id], new[webhook_id]
-        assert (was["enabled"] != now["enabled"]) == (
-            was["updatedAt"] != now["updatedAt"]
-        )
+        assert (was["enabled"] != now["enabled"]) == (was["updatedAt"] != now["updatedAt"])
         was, now = was["WebhookEvents"], now["WebhookEvents"]
         assert (was != now) == (was["updatedAt"] < now["updatedAt"])
 

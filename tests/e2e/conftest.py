@@ -51,9 +51,7 @@ def postgres_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module", params=["duckdb", "postgres"])
-def place(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Warehouse]:
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
     """Give each warehouse in turn, empty."""
     if request.param == "duckdb":
         yield warehouse.duckdb_in(tmp_path_factory.mktemp("duckdb"))

@@ -32,17 +32,12 @@ class PostgresMissing(Exception):  # noqa: N818 - reads as what it says
 
 def binaries() -> Path:
     """Find the folder with initdb and pg_ctl; of several versions the last."""
-    found = [
-        path
-        for place in PLACES
-        for path in sorted(Path("/").glob(f"{place[1:]}/initdb"))
-    ]
+    found = [path for place in PLACES for path in sorted(Path("/").glob(f"{place[1:]}/initdb"))]
     on_path = shutil.which("initdb")
     if not found and on_path:
         found = [Path(on_path)]
     if not found:
-        message = "no PostgreSQL binaries here (Debian: apt-get install postgresql)"
-        raise PostgresMissing(message)
+        raise PostgresMissing("no PostgreSQL binaries here (Debian: apt-get install postgresql)")
     return found[-1].parent
 
 
@@ -92,8 +87,7 @@ def _run(command: list[str], folder: Path) -> None:
     if done.returncode:
         log = folder / "log"
         more = log.read_text(encoding="utf-8") if log.exists() else ""
-        message = f"{' '.join(command)} failed:\n{done.stdout}{more}"
-        raise RuntimeError(message)
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{more}")
 
 
 def _free_port() -> int:

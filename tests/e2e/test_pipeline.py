@@ -63,9 +63,7 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(
-    place: Warehouse, plugins: None, tmp_path_factory: pytest.TempPathFactory
-) -> Story:
+def story(place: Warehouse, plugins: None, tmp_path_factory: pytest.TempPathFactory) -> Story:
     """Make the four runs."""
     del plugins  # only has to be there
     world = World.from_body(BODY, TOKEN)
@@ -82,18 +80,14 @@ def story(
 
         def run(token: str) -> Run:
             before = len(server.requests)
-            done = project.meltano(
-                "run", "tap-instances", place.loader, TAP_INSTANCES_AUTH_TOKEN=token
-            )
+            done = project.meltano("run", "tap-instances", place.loader, TAP_INSTANCES_AUTH_TOKEN=token)
             asked = len(server.requests) - before
             assert asked, done.stdout
             return Run(done.returncode, done.stdout, asked, place.tables())
 
         first, unchanged = run(TOKEN), run(TOKEN)
         business.away.add(DROPPED)
-        return Story(
-            place, first, unchanged, failed=run("wrong-" + TOKEN), recovered=run(TOKEN)
-        )
+        return Story(place, first, unchanged, failed=run("wrong-" + TOKEN), recovered=run(TOKEN))
 
 
 def test_rows_loaded_are_rows_sent(story: Story) -> None:
@@ -197,9 +191,7 @@ def test_a_run_without_a_change_adds_no_rows(story: Story) -> None:
 
 
 def test_each_run_says_what_is_connected_now(story: Story) -> None:
-    assert connected_now(story.first.tables) == {
-        i["instanceId"] for i in BODY["Instances"]
-    }
+    assert connected_now(story.first.tables) == {i["instanceId"] for i in BODY["Instances"]}
     assert connected_now(story.unchanged.tables) == connected_now(story.first.tables)
     assert observed(story.unchanged.tables) > observed(story.first.tables)
     assert connected_now(story.recovered.tables) == {BODY["Instances"][0]["instanceId"]}
@@ -216,11 +208,7 @@ def test_the_next_run_recovers_with_the_state_from_before_the_failure(
     story: Story,
 ) -> None:
     assert story.recovered.code == 0, story.recovered.said
-    [dropped] = [
-        row
-        for row in story.recovered.tables["connection_changes"]
-        if row["change"] == "disconnected"
-    ]
+    [dropped] = [row for row in story.recovered.tables["connection_changes"] if row["change"] == "disconnected"]
     assert dropped["instance_id"] == DROPPED
     assert utc(dropped["previous_observed_at"]) == observed(story.unchanged.tables)
     assert utc(dropped["observed_at"]) == observed(story.recovered.tables)
@@ -242,10 +230,7 @@ def by(column: str, rows: Iterable[Row]) -> dict[str, Row]:
 
 def bare(rows: Iterable[Row]) -> list[str]:
     """Give rows in an order of their own, without what the loader adds."""
-    return sorted(
-        repr({name: value for name, value in row.items() if name[:4] != "_sdc"})
-        for row in rows
-    )
+    return sorted(repr({name: value for name, value in row.items() if name[:4] != "_sdc"}) for row in rows)
 
 
 def utc(value: datetime | str) -> datetime:
@@ -263,15 +248,9 @@ def observed(tables: Tables) -> datetime:
 
 def connected_now(tables: Tables) -> set[str]:
     """Give the instances whose observed_at is their business's."""
-    return {
-        row["instance_id"]
-        for row in tables["instances"]
-        if utc(row["observed_at"]) == observed(tables)
-    }
+    return {row["instance_id"] for row in tables["instances"] if utc(row["observed_at"]) == observed(tables)}
 
 
 def snake(name: str) -> str:
     """Turn messagesUpsert into messages_upsert."""
-    return "".join(
-        f"_{letter.lower()}" if letter.isupper() else letter for letter in name
-    )
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)

@@ -44,9 +44,7 @@ class Warehouse:
             " data_type as kind from information_schema.columns"
         )
         return {
-            (column["t"], column["c"]): str(column["kind"]).lower()
-            for column in columns
-            if column["s"] == self.schema
+            (column["t"], column["c"]): str(column["kind"]).lower() for column in columns if column["s"] == self.schema
         }
 
 
@@ -89,6 +87,4 @@ def drop(url: str, schema: str) -> None:
     """Remove what `postgres_at` has loaded: the server may be somebody's."""
     with psycopg.connect(url) as connection:
         name = psycopg.sql.Identifier(schema)
-        connection.execute(
-            psycopg.sql.SQL("drop schema if exists {} cascade").format(name)
-        )
+        connection.execute(psycopg.sql.SQL("drop schema if exists {} cascade").format(name))
