@@ -7,7 +7,9 @@
 PYTHON ?= python3
 DEV := .venv
 MELTANO := .venv-meltano
-UV := 'uv>=0.9,<1'
+UV := 'uv>=0.11,<1'
+# The certificates that the machine trusts, as pip and git do, not uv's own list.
+export UV_SYSTEM_CERTS ?= true
 DEV_PACKAGES := --group dev --editable .
 # DuckDB here is what the demo reads its tables with; as old as the loader's.
 MELTANO_PACKAGES := 'meltano>=4.4.1,<5' 'duckdb<1.3'
