@@ -33,7 +33,7 @@ from tap_instances.redact import MASK, is_secret_name, scrub
 from tap_instances.typed import looks_odd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
 PATH: Final = "/api/v2/business/{business_id}/instance/connected"
 PASSING: Final = frozenset({408, 429})  # and all of 500-599: worth another try
@@ -84,7 +84,7 @@ class SnapshotError(Exception):
     """Why a business could not be read, and what to do about it."""
 
 
-class _Passing(Exception):
+class _PassingError(Exception):
     """A failure that another try may mend; ``retry_after`` in seconds, if the server named a time."""
 
     def __init__(self, why: str, retry_after: float | None = None) -> None:
@@ -128,7 +128,7 @@ def _origin(url: str | None) -> tuple[str, str | None, int | None]:
 class Client:
     """Asks one CodeChat server, a request a business and at most ``concurrency`` at a time."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self, api_url: str, *, concurrency: int, request_timeout: int, max_retries: int, user_agent: str
     ) -> None:
         """Keep the settings; nothing is sent yet. ``request_timeout`` is in seconds without a byte."""
@@ -141,7 +141,7 @@ class Client:
 
     # ----------------------------------------------------------------------------------------- many businesses
 
-    def snapshots(self, businesses: Sequence[Business]) -> Iterator[Snapshot | SnapshotError]:
+    def snapshots(self, businesses: Sequence[Business]) -> Generator[Snapshot | SnapshotError, None, None]:
         """Yield each business's outcome in the given order, while those that follow are fetched ahead.
 
         At most ``concurrency`` outcomes are under way or waiting, so with the one that was yielded last at most
@@ -192,14 +192,16 @@ class Client:
         for attempt in range(self.max_retries + 1):
             try:
                 snapshot = self._try(business)
-            except _Passing as failure:
+            except _PassingError as failure:  # noqa: PERF203 (a loop of tries)
                 if failure.retry_after is not None and failure.retry_after > MAX_RETRY_AFTER:
-                    msg = f"{failure}; the server asks to wait {failure.retry_after:.0f} s: run again after that"
-                    raise SnapshotError(msg) from failure
+                    raise SnapshotError(
+                        f"{failure}; the server asks to wait {failure.retry_after:.0f} s: run again after that"
+                    ) from failure
                 if attempt == self.max_retries:
                     tries = f"{attempt + 1} tries" if attempt else "1 try"
-                    msg = f"{failure} ({tries}): is the server up, and can this machine reach it?"
-                    raise SnapshotError(msg) from failure
+                    raise SnapshotError(
+                        f"{failure} ({tries}): is the server up, and can this machine reach it?"
+                    ) from failure
                 wait = failure.retry_after
                 if wait is None:
                     wait = min(2.0**attempt, MAX_BACKOFF) * random.uniform(0.5, 1)  # noqa: S311 (jitter)
@@ -217,31 +219,26 @@ class Client:
             self._local.session = _Session(self.user_agent)  # requests' sessions are not for sharing by threads
         session: _Session = self._local.session
         try:
-            with session.get(
-                url, auth=_Bearer(business.token), stream=True, timeout=self.request_timeout
-            ) as response:
+            with session.get(url, auth=_Bearer(business.token), stream=True, timeout=self.request_timeout) as response:
                 body = _read(response)
         except requests.TooManyRedirects as error:
-            msg = f"redirected more than {session.max_redirects} times: {CHECK_URL}"
-            raise SnapshotError(msg) from error
+            raise SnapshotError(f"redirected more than {session.max_redirects} times: {CHECK_URL}") from error
         except requests.exceptions.InvalidProxyURL as error:
-            msg = "HTTP_PROXY or HTTPS_PROXY is no web address: correct it"
-            raise SnapshotError(msg) from error
+            raise SnapshotError("HTTP_PROXY or HTTPS_PROXY is no web address: correct it") from error
         except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:
-            msg = f"redirected to what is no web address: {CHECK_URL}"
-            raise SnapshotError(msg) from error
+            raise SnapshotError(f"redirected to what is no web address: {CHECK_URL}") from error
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise self._network_error(error) from error
         try:
             return _judge(response, body)
-        except (SnapshotError, _Passing) as error:
+        except (SnapshotError, _PassingError) as error:
             why = scrub(str(error), [business.token])  # a server may echo the token in its message
             if (origin := _origin(response.url)) != _origin(url):
-                why += f" (redirected to {origin[0]}://{origin[1]}:{origin[2]}, which does not get the token: set api_url)"
+                why += " (redirected to {}://{}:{}, which does not get the token: set api_url)".format(*origin)
             error.args = (why,)
             raise
 
-    def _network_error(self, error: Exception) -> Exception:
+    def _network_error(self, error: Exception) -> Exception:  # noqa: PLR0911 (a table, in the order of its rows)
         """Tell what can pass from what cannot."""
         chain = list(_causes(error))
         if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in chain):
@@ -253,17 +250,17 @@ class Client:
             return SnapshotError("the file that REQUESTS_CA_BUNDLE or SSL_CERT_FILE names is not there")
         for cause in chain:
             if isinstance(cause, (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)):
-                return _Passing(f"no connection within {self.request_timeout} s")
+                return _PassingError(f"no connection within {self.request_timeout} s")
             if isinstance(cause, (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)):
-                return _Passing(f"no byte came for {self.request_timeout} s (request_timeout)")
+                return _PassingError(f"no byte came for {self.request_timeout} s (request_timeout)")
             if isinstance(cause, urllib3.exceptions.NameResolutionError):
-                return _Passing("the name in api_url has no address")
+                return _PassingError("the name in api_url has no address")
             if isinstance(cause, (urllib3.exceptions.DecodeError, requests.exceptions.ContentDecodingError)):
-                return _Passing("the answer's compression is broken")
+                return _PassingError("the answer's compression is broken")
             if isinstance(cause, urllib3.exceptions.IncompleteRead):
-                return _Passing("the answer was cut short")
+                return _PassingError("the answer was cut short")
         reasons = [cause.strerror for cause in chain if isinstance(cause, OSError) and cause.strerror]
-        return _Passing(f"the connection failed: {reasons[-1] if reasons else type(chain[-1]).__name__}")
+        return _PassingError(f"the connection failed: {reasons[-1] if reasons else type(chain[-1]).__name__}")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -303,36 +300,34 @@ def _judge(response: requests.Response, body: bytearray) -> Snapshot:
     message = _message(body)
     said = f" The API says: {message}" if message else ""
     if status in PASSING or status >= 500:  # noqa: PLR2004
-        raise _Passing(f"{phrase}.{said}" if said else phrase, _retry_after(response))
+        raise _PassingError(f"{phrase}.{said}" if said else phrase, _retry_after(response))
     if _is_page(body):
-        advice = f"a web page answered: {CHECK_URL}" if status not in {401, 403} else f"{ADVICE[status]} (a web page answered)"
+        advice = f"{ADVICE[status] if status in {401, 403} else CHECK_URL} (a web page answered)"
     else:
         advice = ADVICE.get(status, CHECK_URL)
-    msg = f"{phrase}: {advice}.{said}"
-    raise SnapshotError(msg)
+    raise SnapshotError(f"{phrase}: {advice}.{said}")
 
 
 def _snapshot(body: bytearray, observed_at: datetime) -> Snapshot:
     """Return the snapshot in the body of a 200.
 
     Raises:
-        _Passing: it is no JSON.
+        _PassingError: it is no JSON.
         SnapshotError: it is JSON of another shape.
     """
     try:
         top, instances = _decode(body)
     except RecursionError as error:
-        msg = "the answer is nested deeper than some 1,000 levels, which this tap cannot read: ask the server's operator"
-        raise SnapshotError(msg) from error
+        raise SnapshotError(
+            "the answer is nested deeper than some 1,000 levels: ask the server's operator what it is"
+        ) from error
     except ValueError as error:
         if _is_page(body):
             msg = f"a web page came instead of JSON: {CHECK_URL}"
         else:
-            msg = "the answer is no JSON" if body.strip() else "the answer is empty"
-        raise _Passing(msg) from error
+            raise _PassingError("the answer is no JSON" if body.strip() else "the answer is empty") from error
     if not isinstance(top, dict):
-        msg = f"the answer is {json_type(top)}, not an object with Instances: {CHECK_URL}"
-        raise SnapshotError(msg)
+        raise SnapshotError(f"the answer is {json_type(top)}, not an object with Instances: {CHECK_URL}")
     if not isinstance(instances, list):
         what = json_type(instances) if "Instances" in top else "missing"
         said = _error_text(top)

@@ -398,7 +398,7 @@ def parse_json(raw: bytes) -> Any:  # noqa: ANN401
         ValueError: it is no JSON.
         RecursionError: it is nested deeper than Python's own parser goes (some 1,000 levels).
     """
-    return _DECODER.decode(raw.decode(json.detect_encoding(raw), "replace"))  # type: ignore[attr-defined]
+    return _DECODER.decode(raw.decode(json.detect_encoding(raw), "replace"))
 
 
 def _number(text: str) -> Any:  # noqa: ANN401
@@ -411,8 +411,7 @@ def _number(text: str) -> Any:  # noqa: ANN401
 
 
 def _no_constant(name: str) -> Any:  # noqa: ANN401
-    msg = f"{name} is no JSON"
-    raise ValueError(msg)
+    raise ValueError(f"{name} is no JSON")
 
 
 _DECODER: Final = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=_no_constant, strict=False)

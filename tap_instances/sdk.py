@@ -12,13 +12,12 @@ import logging
 import os
 import sys
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 import msgspec
 from singer_sdk import Stream
 from singer_sdk.batch import Batcher
-from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers._batch import SDKBatchMessage
 from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.mapper import SameRecordTransform
@@ -59,8 +58,9 @@ class LineWriter(GenericSingerWriter[bytes, Message]):
 
     @override
     def serialize_message(self, message: Message) -> bytes:
-        state = isinstance(message, StateMessage)
-        return _encode({"type": "STATE", "value": message.value} if state else message.to_dict())
+        if isinstance(message, StateMessage):
+            return _encode({"type": "STATE", "value": message.value})
+        return _encode(message.to_dict())
 
     @override
     def write_message(self, message: Message) -> None:
@@ -94,13 +94,11 @@ class Command(SingerCommand):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().main(*args, **kwargs)
-        except ConfigValidationError as error:
-            for line in error.errors or [str(error)]:
-                self.logger.error("%s", line)
         except Exception as error:  # noqa: BLE001 (the last resort)
-            known = isinstance(error, (OSError, ValueError, SyncError)) or type(error).__module__.startswith("singer_sdk")
-            line = " ".join(str(error).split()) or "no details"
-            self.logger.error("%s", line if known else f"unexpected {type(error).__name__}: {line}: please report it")
+            lines = getattr(error, "errors", None) or [" ".join(str(error).split()) or "no details"]
+            known = isinstance(error, (OSError, ValueError, SyncError)) or "singer_sdk" in type(error).__module__
+            for line in lines if known else [f"unexpected {type(error).__name__}: {lines[0]}: please report it"]:
+                self.logger.error("%s", line)  # noqa: TRY400 (a line for people)
             self.logger.debug("where it happened", exc_info=True)
         sys.exit(1)
 
@@ -140,8 +138,8 @@ class ConnectedStream(Stream):
         if entry:
             allowed = self.schema["properties"]
             secrets = set(records.load_schema(self.name)["properties"]) - set(allowed)
-            for column in secrets & set(entry.schema.properties or {}):
-                del entry.schema.properties[column]
+            for column in secrets:
+                (entry.schema.properties or {}).pop(column, None)
             entry.key_properties = entry.key_properties or entry.metadata.root.table_key_properties or keys
         super().apply_catalog(catalog)
         self.primary_keys = self.primary_keys or keys
@@ -192,7 +190,7 @@ class ConnectedStream(Stream):
     def opened(self, *, activate: bool, root: Stream) -> Iterator[None]:
         """Get ready to write: one SCHEMA a run, one version a run, and the shortest way that gives the same."""
         self.records_written = 0
-        self.bookmarks = Partitions(self._tap_state, self.name)
+        self.bookmarks = Partitions(cast("dict[str, Any]", self._tap_state), self.name)
         self._batches: dict[str, list[dict[str, Any]]] = {}
         self._batch_config: BatchConfig | None = self.get_batch_config(self.config)
         columns, declared = self.schema["properties"], self.effective_schema.get("properties", {})
@@ -285,8 +283,8 @@ class ConnectedStream(Stream):
         try:
             return bool(maps[0].get_filter_result(_decode(row)))
         except Exception as error:
-            msg = f"stream_maps: the __filter__ of {self.name} fails on a row ({error or type(error).__name__}): correct it"
-            raise SyncError(msg) from error
+            why = error or type(error).__name__
+            raise SyncError(f"stream_maps: the __filter__ of {self.name} fails on a row ({why}): correct it") from error
 
     def activate(self) -> None:
         """Tell the target that this run's version is the whole table."""

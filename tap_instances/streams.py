@@ -1,33 +1,24 @@
 """The streams: which part of a business's snapshot each emits, under which key, below which parent.
 
 ``businesses`` -> ``instances`` -> ``webhooks`` -> ``webhook_events``, and ``connection_changes`` beside ``instances``.
-The root, ``businesses``, walks each snapshot once, page by page, parents before their children.
+The root hands the run to :class:`tap_instances.run.Run`, which walks each snapshot once.
 """
 
 from __future__ import annotations
 
-import time
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING
 
-import msgspec
 from typing_extensions import override
 
 from tap_instances import changes, records
-from tap_instances.client import SnapshotError
-from tap_instances.sdk import FULL_TABLE, ConnectedStream, SyncError
-from tap_instances.typed import TypedReader
+from tap_instances.run import Run
+from tap_instances.sdk import FULL_TABLE, ConnectedStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
-    from tap_instances.client import Business, Snapshot
     from tap_instances.records import Instance, Reading
-    from tap_instances.tap import TapInstances
-
-PAGE: Final = 1000  # instances
-STATE_INTERVAL: Final = 10.0  # seconds between two STATE messages, at least
 
 Rows = list[tuple[str, bytes, "datetime | None"]]  # key, row, updatedAt
 
@@ -40,17 +31,7 @@ class BusinessesStream(ConnectedStream):
 
     @override
     def run(self) -> None:
-        """Sync every business in the configured order; exit non-zero if one failed or a record had no key."""
-        run = _Run(self)
-        try:
-            with ExitStack() as stack:
-                for stream in run.streams:
-                    stack.enter_context(stream.opened(activate=run.activate, root=self))
-                run.sync()
-        except SyncError as error:
-            run.failed[run.business.id] = str(error)
-            self.logger.error("business %s: %s", run.business.id, error)  # noqa: TRY400 (a line for people)
-        run.end()
+        Run(self).run()
 
 
 class InstancesStream(ConnectedStream):
@@ -157,9 +138,7 @@ class WebhookEventsStream(RememberingStream):
 
     @override
     def rows(self, instance: Instance) -> Rows:
-        return [
-            (hook.id, hook.events, hook.events_updated_at) for hook in instance.webhooks if hook.events is not None
-        ]
+        return [(hook.id, hook.events, hook.events_updated_at) for hook in instance.webhooks if hook.events is not None]
 
     @override
     def readable(self, instance: Instance) -> bool:
@@ -202,135 +181,3 @@ class ConnectionChangesStream(ConnectedStream):
             replication_key_value=records.time_text(reading.observed_at),
             seen=changes.write_list(dict.fromkeys(self._listed)),
         )
-
-
-class _Run:
-    """One run of the tap: what it reads, what failed, and how it ends."""
-
-    def __init__(self, root: BusinessesStream) -> None:
-        self.tap = cast("TapInstances", root._tap)  # noqa: SLF001 (the SDK's own name for it)
-        self.root = root
-        self.logger = root.logger
-        self.streams = [root, *(cast("ConnectedStream", stream) for stream in root.descendent_streams)]
-        by_name = {stream.name: stream for stream in self.streams}
-        self.instances = by_name["instances"]
-        self.webhooks = cast("RememberingStream", by_name["webhooks"])
-        self.webhook_events = cast("RememberingStream", by_name["webhook_events"])
-        self.connection_changes = cast("ConnectionChangesStream", by_name["connection_changes"])
-        self.testing = root.ABORT_AT_RECORD_COUNT is not None
-        self.activate = bool(root.config.get("emit_activate_version_messages")) and not self.testing
-        if self.activate and root.get_batch_config(root.config):
-            self.logger.warning("no ACTIVATE_VERSION with batch_config: a target would delete the rows of batches")
-            self.activate = False
-        self.include_secrets = bool(root.config.get("include_secrets"))
-        self.reader = TypedReader(include_secrets=self.include_secrets)
-        self.findings = records.Findings()
-        self.failed: dict[str, str] = {}
-        self.incomplete = False
-        self.business: Business = self.tap.businesses[0]
-        self.written_at = time.monotonic()
-
-    def sync(self) -> None:
-        """Sync the businesses one after the other; one that fails leaves the others whole."""
-        outcomes = self.tap.client.snapshots(self.tap.businesses)
-        for number, self.business in enumerate(self.tap.businesses, 1):
-            outcome = next(outcomes)
-            if isinstance(outcome, SnapshotError):
-                self.failed[self.business.id] = str(outcome)
-                self.logger.error("business %s: %s", self.business.id, outcome)
-            else:
-                self.sync_business(outcome, f"{number} of {len(self.tap.businesses)}")
-            del outcome  # its body: the next one may be there already
-            if self.testing:
-                reached = [stream for stream in self.streams if stream.records_written or not stream.selected]
-                if len(reached) >= len(self.streams) - (not self.connection_changes.records_written):
-                    break
-            elif time.monotonic() - self.written_at >= STATE_INTERVAL:
-                self.write_state()
-        outcomes.close()
-
-    def sync_business(self, snapshot: Snapshot, place: str) -> None:
-        """Write one business's rows, then remember them."""
-        business_id = self.business.id
-        reading = records.Reading(business_id, snapshot.observed_at, self.include_secrets, self.findings)
-        row = records.read_business(snapshot.body, reading)
-        self.root.write([row], reading.observed_at)
-        webhooks = 0
-        if self.root.passes(row):
-            for stream in self.streams:
-                stream.begin(business_id)
-            if not snapshot.instances and any(stream.remembers(business_id) for stream in self.streams):
-                self.logger.warning("business %s: no instance is connected now; the last sync saw some", business_id)
-            for page in self.pages(snapshot, reading):
-                webhooks += sum(len(instance.webhooks) for instance in page)
-                self.sync_page(page, reading)
-            faults, self.findings.faults = self.findings.faults, []
-            for fault in faults:
-                self.logger.error("business %s: not emitted: %s", business_id, fault)
-            if faults:  # the list was not read whole: nothing is concluded from what is missing in it
-                self.incomplete = True
-            elif not self.testing:
-                for stream in self.streams:
-                    stream.finish(reading)
-                for stream in self.streams:
-                    if stream.selected:
-                        stream.commit(reading)
-            else:
-                self.connection_changes.finish(reading)
-        self.logger.info("business %s (%s): %d instances, %d webhooks, %.1f s", business_id, place,
-                         len(snapshot.instances), webhooks, snapshot.seconds)  # fmt: skip
-
-    def pages(self, snapshot: Snapshot, reading: Reading) -> Iterator[list[Instance]]:
-        """Yield the readable instances, so many at a time."""
-        for start in range(0, len(snapshot.instances), PAGE):
-            items = enumerate(snapshot.instances[start : start + PAGE], start)
-            page = [self.reader.read(item, index, reading, odd=snapshot.odd) for index, item in items]
-            yield [instance for instance in page if instance]
-
-    def sync_page(self, page: list[Instance], reading: Reading) -> None:
-        """Write a page of instances, then their children; what a map filters out takes those with it."""
-        self.connection_changes.emit(page, reading)
-        self.instances.write([instance.row for instance in page], reading.observed_at)
-        if self.instances.has_map:
-            page = [instance for instance in page if self.instances.passes(instance.row)]
-        self.webhooks.emit(page, reading)
-        if self.webhooks.has_map:
-            page = [self.without_filtered_webhooks(instance) for instance in page]
-        self.webhook_events.emit(page, reading)
-
-    def without_filtered_webhooks(self, instance: Instance) -> Instance:
-        """Return the instance with those webhooks only that the stream's map lets through."""
-        kept = [hook for hook in instance.webhooks if self.webhooks.passes(hook.row)]
-        hidden = frozenset(hook.id for hook in instance.webhooks) - {hook.id for hook in kept}
-        return msgspec.structs.replace(instance, webhooks=kept, hidden=hidden)
-
-    def write_state(self) -> None:
-        """Write STATE, after whatever waits for a batch."""
-        for stream in self.streams:
-            stream.flush()
-        self.tap.write_state()
-        self.written_at = time.monotonic()
-
-    def end(self) -> None:
-        """Report, activate if all went well, write the last STATE, and exit non-zero if not all went well."""
-        if self.findings.unknown:
-            self.logger.info("keys that no column knows, kept in additional_properties: %s", _some(self.findings.unknown))
-        if self.findings.withheld:
-            self.logger.warning("withheld as secrets (include_secrets emits them): %s", _some(self.findings.withheld))
-        for stream in self.streams:
-            stream.flush()
-        if self.activate and not self.failed and not self.incomplete:
-            for stream in self.streams:
-                stream.activate()
-        self.tap.write_state()
-        if self.failed and len(self.tap.businesses) > 1:
-            why = "; ".join(f"{business_id} ({reason.split(':')[0]})" for business_id, reason in self.failed.items())
-            self.logger.error("%d of %d businesses failed: %s", len(self.failed), len(self.tap.businesses), why)
-        if self.failed or self.incomplete:
-            raise SystemExit(1)
-
-
-def _some(paths: dict[str, None], most: int = 20) -> str:
-    """Name paths in a line: the first of them, and how many more there are."""
-    names = [ascii(path)[1:-1] if not path.isprintable() else path for path in list(paths)[:most]]
-    return ", ".join(names) + (f" and {len(paths) - most} more" if len(paths) > most else "")

@@ -10,7 +10,7 @@ import os
 import re
 import signal
 from functools import cached_property
-from typing import IO, TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import IO, TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 from urllib.parse import urlsplit
 
 from singer_sdk import Tap
@@ -302,9 +302,9 @@ def _refuse(errors: list[str]) -> NoReturn:
 def _explain(error: ValidationError) -> str:
     """Say which setting is wrong and what it must be; the validator's own message would quote the value."""
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
-    rule = error.validator_value
+    rule: Any = error.validator_value
     if error.validator == "required":
-        missing = [name for name in rule if name not in error.instance]
+        missing = [name for name in rule if name not in cast("dict[str, Any]", error.instance)]
         names = ", ".join(f"{where}.{name}" if where else name for name in missing)
         return f"{names} is missing: set it (README, Settings)"
     if error.validator == "type":
@@ -317,45 +317,60 @@ def _explain(error: ValidationError) -> str:
 
 def _check(config: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with settings of the right types."""
-    errors = []
-    url = config["api_url"].strip()
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        valid = False
-    if not valid or re.search(r"[\s\\]", url):
-        errors.append("api_url must be a web address such as https://codechat.example.com")
-    elif parts.username or parts.password:
-        errors.append("api_url must not hold a user or a password: the token goes into auth_token")
-    elif parts.query or parts.fragment:
-        errors.append("api_url must not hold '?' or '#': give the base URL only")
-    elif "/api/v2" in parts.path:
-        errors.append("api_url must not hold /api/v2: give the base URL only, the tap adds the path")
-    if "businesses" in config:
+    errors = _check_api_url(config["api_url"].strip())
+    many = config.get("businesses")
+    if many is None:
+        entries = [("", config)]
+    else:
         if "business_id" in config or "auth_token" in config:
             errors.append("businesses and business_id/auth_token are both given: keep one of the two ways")
-        if not config["businesses"]:
+        if not many:
             errors.append("businesses is empty: list at least one {business_id, auth_token}")
-        entries = [(f"businesses[{index}].", entry) for index, entry in enumerate(config["businesses"])]
-    else:
-        entries = [("", config)]
-    seen: dict[str, str] = {}
+        entries = [(f"businesses[{index}].", entry) for index, entry in enumerate(many)]
+    first: dict[str, str] = {}
     for prefix, entry in entries:
-        for name in ("business_id", "auth_token"):
-            if not entry.get(name):
-                errors.append(f"{prefix}{name} is missing: set it{'' if prefix else ', or use businesses'}")
-        business_id, token = entry.get("business_id") or "", entry.get("auth_token") or ""
-        if business_id in {".", ".."} or not business_id.isprintable():
-            errors.append(f"{prefix}business_id must be an id: no '.' or '..', no line break")
-        if token and not re.fullmatch(r"[\x21-\x7e]+", token):
-            errors.append(f"{prefix}auth_token must be the bare token: no space, no line break, no 'Bearer '")
-        if business_id and seen.setdefault(business_id, prefix) != prefix:
-            errors.append(f"{prefix}business_id is the same as {seen[business_id]}business_id: list a business once")
-    agent = config.get("user_agent") or ""
+        errors += _check_business(prefix, entry)
+        if first.setdefault(entry.get("business_id", prefix), prefix) != prefix:
+            where = first[entry["business_id"]]
+            errors.append(f"{prefix}business_id is the same as {where}business_id: list a business once")
+    agent = config.get("user_agent", "")
     if not (agent.isascii() and agent.isprintable()):
         errors.append("user_agent must be plain ASCII text")
     return errors
+
+
+def _check_api_url(url: str) -> list[str]:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or re.search(r"[\s\\]", url):
+        return ["api_url must be a web address such as https://codechat.example.com"]
+    rules = (
+        (parts.username or parts.password, "a user or a password: the token goes into auth_token"),
+        (parts.query or parts.fragment or "?" in url or "#" in url, "'?' or '#': give the base URL only"),
+        ("/api/v2" in parts.path, "/api/v2: give the base URL only, the tap adds the path"),
+    )
+    return [f"api_url must not hold {what}" for wrong, what in rules if wrong]
+
+
+def _check_business(prefix: str, entry: Mapping[str, Any]) -> list[str]:
+    business_id, token = entry.get("business_id") or "", entry.get("auth_token") or ""
+    instead = "" if prefix else ", or use businesses"
+    rules = (
+        (not business_id, f"business_id is missing: set it{instead}"),
+        (not token, f"auth_token is missing: set it{instead}"),
+        (
+            business_id in {".", ".."} or not business_id.isprintable(),
+            "business_id must be an id: no '.', '..' or line break",
+        ),
+        (
+            token and not re.fullmatch(r"[\x21-\x7e]+", token),
+            "auth_token must be the bare token: no space, no line break, no 'Bearer '",
+        ),
+    )
+    return [f"{prefix}{what}" for wrong, what in rules if wrong]
 
 
 def _with_metadata_methods(catalog: Any) -> Any:  # noqa: ANN401
@@ -365,5 +380,3 @@ def _with_metadata_methods(catalog: Any) -> Any:  # noqa: ANN401
             if not entry.get("breadcrumb") and entry["metadata"].get("replication-method") == FULL_TABLE:
                 entry["metadata"]["forced-replication-method"] = FULL_TABLE
     return catalog
-
-

@@ -33,7 +33,7 @@ MAX_LEARNT: Final = 64  # new keys; a server that invents keys without end goes 
 ODD: Final = (re.compile(rb"\\u(?:0000|[dD][89a-fA-F])"), re.compile(rb"\.[0-9]{7}"))
 
 
-class _Odd(Exception):
+class _OddError(Exception):
     """The types accepted what only the general way reads right."""
 
 
@@ -46,7 +46,7 @@ class Shape(NamedTuple):
     learnt: tuple[str, ...]  # further keys, the struct's last values
 
 
-def looks_odd(raw: bytes) -> bool:
+def looks_odd(raw: bytes | bytearray) -> bool:
     """Tell whether JSON may hold what the types cannot see (a linear scan, some 1 ms a MB)."""
     return any(pattern.search(raw) for pattern in ODD)
 
@@ -67,7 +67,7 @@ class TypedReader:
         """
         if isinstance(item, Raw):
             if not (odd and looks_odd(bytes(item))):
-                with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, _Odd):
+                with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, _OddError):
                     return self._typed(self._decode(item), reading)
             item = records.parse_json(bytes(item))
             self._learn(item)
@@ -81,12 +81,17 @@ class TypedReader:
             "webhooks", "", "Webhook", instanceInstanceId=str | None, WebhookEvents=events.struct | None
         )
         auth, whatsapp = self._shape("instances", "Auth."), self._shape("instances", "WhatsApp.")
+        listed: Any = list.__class_getitem__(webhook.struct)
         instance = self._shape(
-            "instances", "", Auth=auth.struct | None, WhatsApp=whatsapp.struct | None, Webhook=list[webhook.struct] | None
+            "instances", "", Auth=auth.struct | None, WhatsApp=whatsapp.struct | None, Webhook=listed | None
         )
         self._events, self._webhook, self._auth, self._whatsapp, self._instance = (
-            events, webhook, auth, whatsapp, instance,
-        )  # fmt: skip
+            events,
+            webhook,
+            auth,
+            whatsapp,
+            instance,
+        )
         self._no_auth, self._no_whatsapp = auth.struct(), whatsapp.struct()
         self._decode = msgspec.json.Decoder(instance.struct).decode
         self._rows = {name: self._row(name) for name in ("instances", "webhooks", "webhook_events")}
@@ -149,7 +154,7 @@ class TypedReader:
         own = self._take(self._instance, astuple(item), "instances", "", extra, reading)
         instance_id = own[0]
         if not instance_id:
-            raise _Odd
+            raise _OddError
         row = self._rows["instances"](
             reading.business_id, *own, *own_auth, *own_whatsapp, reading.observed_at, records.in_order(extra)
         )
@@ -161,7 +166,7 @@ class TypedReader:
         own = self._take(self._webhook, astuple(hook), "webhooks", "", extra, reading)
         webhook_id, owner = own[0], hook.instanceInstanceId
         if not webhook_id or (owner is not None and owner != instance_id):
-            raise _Odd
+            raise _OddError
         url = own[self._url]
         if url and not self.include_secrets and ("?" in url or "@" in url):
             own = (*own[: self._url], mask_url(url), *own[self._url + 1 :])
@@ -175,17 +180,15 @@ class TypedReader:
         return webhook
 
     @staticmethod
-    def _take(  # noqa: PLR0913, PLR0917
+    def _take(  # noqa: PLR0913
         shape: Shape, values: tuple[Any, ...], stream: str, prefix: str, extra: dict[str, Any], reading: Reading
     ) -> tuple[Any, ...]:
         """Return the values that are columns, and put the learnt keys' values where they are kept."""
         for index in shape.times:
             time = values[index]
             if time is not None and time.tzinfo is not UTC:
-                raise _Odd
+                raise _OddError
         for key, raw in zip(shape.learnt, values[-len(shape.learnt) :], strict=True) if shape.learnt else ():
             if raw is not UNSET:
                 records.keep_unknown(extra, prefix + key, bytes(raw), stream, reading)
         return values[: shape.width]
-
-
