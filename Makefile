@@ -42,7 +42,7 @@ lint: $(DEV)/stamp
 
 types: $(DEV)/stamp
 	@echo 'Types: mypy'
-	@$(DEV)/bin/mypy --strict tap_instances demo tests
+	@$(DEV)/bin/mypy --strict
 
 # A virtual environment $(1) with the packages $(2).
 define environment
