@@ -15,7 +15,7 @@ DEV_PACKAGES := --group dev --editable .
 MELTANO_PACKAGES := 'meltano>=4.4.1,<5' 'duckdb<1.3'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types clean python
+.PHONY: help demo test lint types docs clean python
 .DELETE_ON_ERROR:
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo 'make test    all tests; those with PostgreSQL if its binaries are installed'
 	@echo 'make lint    ruff: rules and format'
 	@echo 'make types   mypy --strict'
+	@echo 'make docs    write the tables in README.md and docs/ that repeat a declaration'
 	@echo 'make clean   remove what the above have set up (not your state, not your data)'
 	@echo 'With another Python: make demo PYTHON=python3.12'
 	@echo "Without the slow tests: make test PYTEST='-m \"not e2e\"'"

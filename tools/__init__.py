@@ -1,0 +1,1 @@
+"""What keeps the project's files in step; not part of the package."""
