@@ -45,6 +45,9 @@ types: $(DEV)/stamp
 	@echo 'Types: mypy'
 	@$(DEV)/bin/mypy --strict
 
+docs: $(DEV)/stamp
+	@$(DEV)/bin/python -m tools.docs
+
 # A virtual environment $(1) with the packages $(2).
 define environment
 	@$(PYTHON) -m venv $(1)
