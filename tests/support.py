@@ -28,7 +28,7 @@ class Run:
 
     def __post_init__(self) -> None:
         # U+2028 may stand raw inside a line: "\n" alone ends one.
-        self.messages = [json.loads(line) for line in self.stdout.split("\n") if line.startswith("{")]
+        self.messages = [json.loads(line) for line in self.stdout.split("\n") if line.startswith('{"type"')]
 
     def of(self, kind: str, stream: str | None = None) -> list[dict[str, Any]]:
         """Return the messages of a type, and of a stream if one is named."""

@@ -1,0 +1,141 @@
+"""The API's own example comes out as the golden file says: every value, in the right order, once, valid."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tap_instances import records
+from tests.checked import BUSINESS, STREAMS, checked, read, settings
+from tests.golden import DATA, messages
+from tests.support import Run, run_cli, sync
+
+if TYPE_CHECKING:
+    from demo.codechat import CodeChat
+
+GOLDEN = DATA / "messages.jsonl"
+COUNTS = {"businesses": 1, "instances": 2, "webhooks": 3, "webhook_events": 3, "connection_changes": 2}
+PARENTS = {"instances": "businesses", "webhooks": "instances", "webhook_events": "webhooks"}
+
+
+@pytest.fixture
+def run(codechat: CodeChat) -> Run:
+    return checked(sync(settings(codechat)))
+
+
+def test_the_messages_are_the_golden_ones(run: Run) -> None:
+    assert messages(run) == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_the_process_writes_the_golden_messages_too(codechat: CodeChat) -> None:
+    run = checked(run_cli(settings(codechat)))
+    assert run.returncode == 0
+    assert messages(run) == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_each_level_has_its_count(run: Run) -> None:
+    assert {stream: len(run.records(stream)) for stream in STREAMS} == COUNTS
+
+
+def test_one_request_is_made(codechat: CodeChat, run: Run) -> None:
+    assert run.returncode == 0
+    assert [request.path for request in codechat.requests] == [f"/api/v2/business/{BUSINESS}/instance/connected"]
+
+
+def test_each_stream_has_one_schema(run: Run) -> None:
+    assert [message["stream"] for message in run.of("SCHEMA")] == list(STREAMS)
+
+
+def test_an_empty_business_has_every_schema_and_its_own_row() -> None:
+    run = read({"businessId": BUSINESS, "name": "new", "Instances": []})
+    assert run.returncode == 0
+    assert [message["stream"] for message in run.of("SCHEMA")] == list(STREAMS)
+    assert [message["stream"] for message in run.of("RECORD")] == ["businesses"]
+
+
+def test_parents_come_before_their_children(run: Run) -> None:
+    order = [message["stream"] for message in run.of("RECORD")]
+    for child, parent in PARENTS.items():
+        last_parent = len(order) - order[::-1].index(parent)
+        assert last_parent <= order.index(child)
+    known = {record["instance_id"] for record in run.records("instances")}
+    assert {record["instance_id"] for record in run.records("webhooks")} <= known
+    webhook_ids = [record["webhook_id"] for record in run.records("webhooks")]
+    assert [record["webhook_id"] for record in run.records("webhook_events")] == webhook_ids
+
+
+def same(value: object, column: object, path: str) -> bool:
+    """Tell whether a column says what the body says: times as instants, all else as it is."""
+    if path.endswith("At") and isinstance(value, str):
+        return datetime.fromisoformat(value.replace("Z", "+00:00")) == datetime.fromisoformat(
+            str(column).replace("Z", "+00:00")
+        )
+    return value == column and type(value) is type(column)
+
+
+def at(item: dict[str, Any], path: str) -> object:
+    """Return the value at a dotted path."""
+    value: Any = item
+    for key in path.split("."):
+        value = value[key]
+    return value
+
+
+def test_every_value_equals_the_bodys(run: Run, connected: dict[str, Any]) -> None:
+    instances = connected["Instances"]
+    webhooks = [hook for instance in instances for hook in instance["Webhook"]]
+    compared = 0
+    for stream, items in {
+        "businesses": [connected],
+        "instances": instances,
+        "webhooks": webhooks,
+        "webhook_events": [hook["WebhookEvents"] for hook in webhooks],
+    }.items():
+        for item, record in zip(items, run.records(stream), strict=True):
+            for path, column in records.api_columns(stream).items():
+                if not column.secret:
+                    assert same(at(item, path), record[column.name], path), (stream, path)
+                    compared += 1
+            assert record["additional_properties"] is None
+    assert compared == 1 + 2 * 14 + 3 * 6 + 3 * 22
+
+
+def test_children_carry_their_parents_ids(run: Run, connected: dict[str, Any]) -> None:
+    owners = {hook["webhookId"]: item["instanceId"] for item in connected["Instances"] for hook in item["Webhook"]}
+    for stream in ("webhooks", "webhook_events"):
+        assert {record["webhook_id"]: record["instance_id"] for record in run.records(stream)} == owners
+    assert {record["business_id"] for record in run.records("instances")} == {BUSINESS}
+
+
+def test_observed_at_is_the_same_in_all_rows_and_is_when_they_were_extracted(run: Run) -> None:
+    observed = {
+        record["observed_at"] for s in ("businesses", "instances", "connection_changes") for record in run.records(s)
+    }
+    assert observed == {message["time_extracted"] for message in run.of("RECORD")}
+    assert len(observed) == 1
+
+
+def test_every_time_is_utc_with_a_z(run: Run) -> None:
+    times = [
+        value
+        for message in run.of("RECORD")
+        for name, value in message["record"].items()
+        if name.endswith("_at") and value
+    ]
+    assert len(times) > 20
+    assert all(time.endswith("Z") for time in times)
+
+
+def test_the_state_has_one_partition_a_business_and_none_a_parent(run: Run) -> None:
+    bookmarks = run.state["bookmarks"]
+    assert set(bookmarks) == {"webhooks", "webhook_events", "connection_changes"}
+    for bookmark in bookmarks.values():
+        assert [partition["context"] for partition in bookmark["partitions"]] == [{"business_id": BUSINESS}]
+
+
+def test_no_jwt_and_no_token_leaves(codechat: CodeChat, run: Run) -> None:
+    assert "eyJ" not in run.stdout + run.stderr
+    token = codechat.world.businesses[BUSINESS].token
+    assert token not in run.stdout + run.stderr
