@@ -10,7 +10,7 @@ import msgspec
 
 from tap_instances import records
 from tap_instances.client import SnapshotError
-from tap_instances.sdk import SyncError
+from tap_instances.sdk import PAGE, SyncError
 from tap_instances.typed import TypedReader
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tap_instances.streams import BusinessesStream, ConnectionChangesStream, RememberingStream
     from tap_instances.tap import TapInstances
 
-PAGE: Final = 1000  # instances
 STATE_INTERVAL: Final = 10.0  # seconds between two STATE messages, at least
 
 

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
@@ -30,7 +31,7 @@ from tap_instances import records
 from tap_instances.changes import Partitions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from singer_sdk.batch import BaseBatcher
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 CLOSED_PIPE: Final = 141  # 128 + SIGPIPE, as a shell reports it
 FULL_TABLE: Final = "FULL_TABLE"
+PAGE: Final = 1000  # instances that are read, and rows that are written, at a time
 
 _encode = msgspec.json.Encoder(enc_hook=str, decimal_format="number").encode
 _decode = msgspec.json.Decoder().decode
@@ -223,16 +225,21 @@ class ConnectedStream(Stream):
         """Tell whether the last sync saw an instance of this business."""
         return bool((self.bookmarks.get(business_id) or {}).get("seen"))
 
-    def write(self, rows: Sequence[bytes], observed_at: datetime) -> None:
-        """Write finished rows as RECORDs, through selection, stream maps and batches.
+    def write(self, rows: Iterable[bytes], observed_at: datetime) -> None:
+        """Write finished rows as RECORDs, a page at a time, through selection, stream maps and batches.
 
         Where none of these is asked for, each row's bytes go into its line as they are: the same messages as the
         SDK's way (``_sync_records``, ``_generate_record_messages``) at a twentieth of its cost.
         """
-        if not self.selected or not rows:
+        if not self.selected:
             return
         if self.ABORT_AT_RECORD_COUNT is not None:  # --test
-            rows = rows[: max(0, self.ABORT_AT_RECORD_COUNT - self.records_written)]
+            rows = islice(rows, max(0, self.ABORT_AT_RECORD_COUNT - self.records_written))
+        rows = iter(rows)
+        while page := list(islice(rows, PAGE)):
+            self._write_page(page, observed_at)
+
+    def _write_page(self, rows: list[bytes], observed_at: datetime) -> None:
         self.records_written += len(rows)
         self._counter.increment(len(rows))
         writer: LineWriter = self._tap.message_writer  # type: ignore[assignment]
@@ -252,7 +259,7 @@ class ConnectedStream(Stream):
             if len(batch) >= self._batch_config.batch_size:
                 self.flush()
 
-    def _mapped(self, rows: Sequence[bytes], observed_at: datetime) -> Iterable[Any]:
+    def _mapped(self, rows: list[bytes], observed_at: datetime) -> Iterable[Any]:
         for row in rows:
             try:
                 messages = list(self._generate_record_messages(_decode(row)))

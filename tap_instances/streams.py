@@ -99,7 +99,7 @@ class RememberingStream(ConnectedStream):
         for instance_id in self._repeated:
             del self._now[instance_id]
         gone = changes.gone(self._before, self._now)
-        self.write([records.deleted_row(self.name, *ids, reading) for ids in gone], reading.observed_at)
+        self.write((records.deleted_row(self.name, *ids, reading) for ids in gone), reading.observed_at)
 
     @override
     def commit(self, reading: Reading) -> None:
@@ -167,11 +167,8 @@ class ConnectionChangesStream(ConnectedStream):
         partition = self.bookmarks.get(reading.business_id) or {}
         before = changes.read_list(partition.get("seen", ""))
         since = partition.get("replication_key_value") or changes.FIRST_SYNC
-        rows = [
-            records.change_row(instance_id, change, since, reading)
-            for instance_id, change in changes.connections(before, self._listed)
-        ]
-        self.write(rows, reading.observed_at)
+        found = changes.connections(before, self._listed)
+        self.write((records.change_row(*change, since, reading) for change in found), reading.observed_at)
 
     @override
     def commit(self, reading: Reading) -> None:
