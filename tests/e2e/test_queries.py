@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,23 +13,25 @@ from demo.project import ROOT
 from tests.story import ANSWERS, plain, queries, tell
 
 if TYPE_CHECKING:
-    from typing_extensions import LiteralString
-
     from tests.e2e.warehouse import Warehouse
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def loaded(place: Warehouse, plugins: None) -> Warehouse:
+def loaded(place: Warehouse, plugins: None, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     """Load the story's messages, run after run."""
     del plugins  # only has to be there
+    prefix = place.loader.upper().replace("-", "_") + "_"
+    settings = {name.removeprefix(prefix).lower(): value for name, value in place.settings.items()}
+    config = tmp_path_factory.mktemp("loader") / "config.json"
+    config.write_text(json.dumps({"default_target_schema": place.schema, **settings}), encoding="utf-8")
     loader = ROOT / ".meltano" / "loaders" / place.loader / "venv" / "bin" / place.loader
     for run in tell():
         done = subprocess.run(  # noqa: S603 - no shell, and our own words
-            [str(loader), "--config=ENV"],
+            [str(loader), "--config", str(config)],
             input=run.stdout,
-            env=os.environ | place.settings | {"PGTZ": "UTC"},
+            env=os.environ | {"PGTZ": "UTC"},
             capture_output=True,
             text=True,
             encoding="utf-8",
@@ -41,5 +44,5 @@ def loaded(place: Warehouse, plugins: None) -> Warehouse:
 
 @pytest.mark.parametrize("question", ANSWERS)
 def test_the_warehouse_answers_right(loaded: Warehouse, question: str) -> None:
-    rows = loaded.query(cast("LiteralString", queries()[question]))
+    rows = loaded.query(queries()[question])
     assert plain(row.values() for row in rows) == ANSWERS[question]
