@@ -6,9 +6,13 @@ months old. What is remembered of a stream and a business is a *memory*: instanc
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
+
+from tap_instances.records import time_text, to_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +21,8 @@ VERSION: Final = 1
 FIRST_SYNC: Final = "1970-01-01T00:00:00Z"
 
 Memory = dict[str, str]
+
+_ENTRY: Final = re.compile(r"[0-9a-f]*=[^ ]+", re.DOTALL)  # of a memory; no digest: equal to no row's
 
 
 def digest(row: bytes, salt: bytes = b"") -> str:
@@ -38,8 +44,8 @@ def recall(memory: str) -> dict[str, str]:
 
 def forget(memory: str, hidden: Iterable[str]) -> str:
     """Return an instance's memory without some of its rows."""
-    known = recall(memory)
-    return remember({row_id: value for row_id, value in known.items() if row_id not in set(hidden)})
+    hidden = set(hidden)
+    return remember({row_id: value for row_id, value in recall(memory).items() if row_id not in hidden})
 
 
 def changed(before: str | None, now: Mapping[str, str]) -> set[str]:
@@ -117,9 +123,14 @@ def understood(partition: Any, seen: type) -> bool:  # noqa: ANN401
     if not isinstance(partition, dict) or partition.get("version") != VERSION:
         return False
     value, memory = partition.get("replication_key_value"), partition.get("seen")
-    if not isinstance(memory, seen) or not (value is None or isinstance(value, str)):
+    if not isinstance(memory, seen) or not (value is None or _is_time(value)):
         return False
     return not isinstance(memory, dict) or all(
-        isinstance(string, str) and all("=" in entry for entry in string.split(" ") if entry)
+        isinstance(string, str) and all(map(_ENTRY.fullmatch, string.split(" ") if string else ()))
         for string in memory.values()
     )
+
+
+def _is_time(value: Any) -> bool:  # noqa: ANN401
+    time = to_time(value)
+    return isinstance(time, datetime) and time_text(time) == value

@@ -223,7 +223,7 @@ class ConnectedStream(Stream):
 
     def remembers(self, business_id: str) -> bool:
         """Tell whether the last sync saw an instance of this business."""
-        return bool((self.bookmarks.get(business_id) or {}).get("seen"))
+        return self.selected and bool((self.bookmarks.get(business_id) or {}).get("seen"))
 
     def write(self, rows: Iterable[bytes], observed_at: datetime) -> None:
         """Write finished rows as RECORDs, a page at a time, through selection, stream maps and batches.

@@ -60,14 +60,10 @@ class RememberingStream(ConnectedStream):
     def begin(self, business_id: str) -> None:
         self._before: changes.Memory = dict((self.bookmarks.get(business_id) or {}).get("seen", {}))
         self._now: changes.Memory = {}
-        self._repeated: set[str] = set()
         self._latest = records.to_time((self.bookmarks.get(business_id) or {}).get("replication_key_value"))
 
     def emit(self, page: Sequence[Instance], reading: Reading) -> None:
         """Write a page's rows that are not as remembered, and remember them."""
-        if self.replication_method == FULL_TABLE:
-            self.write([row for instance in page for _, row, _ in self.rows(instance)], reading.observed_at)
-            return
         out: list[bytes] = []
         for instance in page:
             rows = self.rows(instance)
@@ -75,16 +71,18 @@ class RememberingStream(ConnectedStream):
             memory = changes.remember(digests)
             before = self._before.get(instance.id)
             if instance.hidden and before:  # what a map hides is forgotten, not gone
-                before = changes.forget(before, instance.hidden)
-                self._before[instance.id] = before
+                before = self._before[instance.id] = changes.forget(before, instance.hidden)
             if before and not self.readable(instance):  # what cannot be read is not gone
-                memory = changes.remember({**changes.recall(before), **digests})
-            if instance.id in self._now or len(digests) < len(rows):  # an id twice: whole, at every run
-                self._repeated.add(instance.id)
-                new: set[str] | dict[str, str] = digests
-            else:
-                new = changes.changed(before, digests) if memory != before else set()
+                read = {hook.id: hook.events_readable for hook in instance.webhooks}
+                known = changes.recall(before).items()
+                kept = {key: value for key, value in known if not (instance.readable and read.get(key, True))}
+                memory = changes.remember({**kept, **digests})
+            whole = self.replication_method == FULL_TABLE
+            if instance.id in self._now or len(digests) < len(rows):  # an id twice: which is right cannot be known
+                both = [*changes.recall(self._now.get(instance.id, "")), *changes.recall(memory)]
+                memory, whole = changes.remember(dict.fromkeys(both, "")), True
             self._now[instance.id] = memory
+            new = digests if whole else changes.changed(before, digests) if memory != before else ()
             for key, row, updated_at in rows:
                 if key in new:
                     out.append(row)
@@ -94,23 +92,19 @@ class RememberingStream(ConnectedStream):
 
     @override
     def finish(self, reading: Reading) -> None:
-        if self.replication_method == FULL_TABLE:
-            return
-        for instance_id in self._repeated:
-            del self._now[instance_id]
-        gone = changes.gone(self._before, self._now)
-        self.write((records.deleted_row(self.name, *ids, reading) for ids in gone), reading.observed_at)
+        if self._stream_version is None:  # else ACTIVATE_VERSION tells
+            gone = changes.gone(self._before, self._now)
+            self.write((records.deleted_row(self.name, *ids, reading) for ids in gone), reading.observed_at)
 
     @override
     def commit(self, reading: Reading) -> None:
-        if self.replication_method != FULL_TABLE:
-            latest = records.time_text(self._latest) if self._latest else None
-            self.bookmarks.put(
-                reading.business_id,
-                replication_key=self.replication_key,
-                replication_key_value=latest,
-                seen=self._now,
-            )
+        # With FULL_TABLE too: what is remembered is what the table has, should INCREMENTAL be chosen again.
+        self.bookmarks.put(
+            reading.business_id,
+            replication_key=self.replication_key,
+            replication_key_value=records.time_text(self._latest) if self._latest else None,
+            seen=self._now,
+        )
 
 
 class WebhooksStream(RememberingStream):

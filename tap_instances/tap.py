@@ -9,10 +9,13 @@ import logging
 import os
 import re
 import signal
+from collections import Counter
+from contextlib import suppress
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 from urllib.parse import urlsplit
 
+import msgspec
 from singer_sdk import Tap
 from singer_sdk import typing as th
 from singer_sdk.configuration._dict_config import merge_missing_config_jsonschema, parse_environment_config
@@ -208,11 +211,13 @@ class TapInstances(Tap):
         entries = [self._config, *(many if isinstance(many, list) else ())]
         tokens = {entry.get("auth_token") for entry in entries if isinstance(entry, dict)}
         secrets = {token for token in tokens if isinstance(token, str) and token}
-        for handler in logging.getLogger().handlers:
+        loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+        for handler in {handler for logger in loggers for handler in getattr(logger, "handlers", ())}:
             inner = handler.formatter or logging.Formatter()
+            known = secrets
             if isinstance(inner, ScrubbingFormatter):
-                secrets, inner = secrets | set(inner.secrets), inner.inner
-            handler.setFormatter(ScrubbingFormatter(inner, sorted(secrets, key=len, reverse=True)))
+                known, inner = secrets | inner.secrets, inner.inner
+            handler.setFormatter(ScrubbingFormatter(inner, known))
 
     # ------------------------------------------------------------------------------------------ catalog and state
 
@@ -226,9 +231,9 @@ class TapInstances(Tap):
         """Take over the state; what is not understood is left out, and so synced again."""
         if not state:
             return
-        bookmarks = state.get("bookmarks", {})
-        if not isinstance(bookmarks, dict):
-            self.logger.warning("the state's bookmarks are no object: everything is synced again")
+        bookmarks = state.get("bookmarks")
+        if not isinstance(bookmarks, dict) or not _is_json(bookmarks):
+            self.logger.warning("the state is not understood (no bookmarks): everything is synced again")
             return
         own = {stream.name: stream for stream in self.streams.values()}
         kept = self._state.setdefault("bookmarks", {})
@@ -236,24 +241,31 @@ class TapInstances(Tap):
             stream = own.get(name)
             if isinstance(stream, (RememberingStream, ConnectionChangesStream)):
                 kept[name] = {"partitions": self._understood(stream, bookmark)}
-            elif stream is None and isinstance(bookmark, dict):
+            elif stream is None:
                 kept[name] = bookmark  # not this tap's: kept as it is
 
     def _understood(self, stream: ConnectedStream, bookmark: Any) -> list[dict[str, Any]]:  # noqa: ANN401
-        partitions = bookmark.get("partitions", []) if isinstance(bookmark, dict) else None
+        partitions = bookmark.get("partitions", None if bookmark else []) if isinstance(bookmark, dict) else None
         if not isinstance(partitions, list):
             self.logger.warning("the state of %s is not understood: it is synced in full", stream.name)
             return []
-        result: dict[str, dict[str, Any]] = {}
-        for partition in partitions:
-            context = partition.get("context") if isinstance(partition, dict) else None
-            business_id = context.get("business_id") if isinstance(context, dict) else None
-            if isinstance(business_id, str) and changes.understood(partition, stream.memory_type):
-                result[business_id] = partition
+        configured = {entry.get("business_id") for entry in self.config.get("businesses") or [self.config]}
+        contexts = [partition.get("context") if isinstance(partition, dict) else None for partition in partitions]
+        ids = [context.get("business_id") if isinstance(context, dict) else None for context in contexts]
+        count = Counter(business_id for business_id in ids if isinstance(business_id, str))
+        result = []
+        for partition, business_id in zip(partitions, ids, strict=True):
+            one = isinstance(business_id, str) and count[business_id] == 1
+            if one and (business_id not in configured or changes.understood(partition, stream.memory_type)):
+                result.append(partition)
             else:
-                self.logger.warning("the state of %s, business %s, is not understood: it is synced in full",
+                self.logger.warning("the state of %s, business %.100r, is not understood: it is synced in full",
                                     stream.name, business_id)  # fmt: skip
-        return list(result.values())
+        return result
+
+    @override
+    def _reset_state_progress_markers(self) -> None:
+        """Do nothing: the state holds no progress markers, and the SDK would look for them in whatever is there."""
 
     def write_state(self) -> None:
         """Write a STATE message."""
@@ -265,13 +277,13 @@ class TapInstances(Tap):
     @override
     def invoke(cls, *, state: IO[str] | None = None, **kwargs: Any) -> None:
         if state is not None:
-            text = state.read()
-            try:
-                json.loads(text)
-            except ValueError:
-                cls.logger.warning("the state file is no JSON and is not understood: everything is synced again")
-                text = "{}"
-            state = io.StringIO(text)
+            value = None
+            with suppress(ValueError, RecursionError):
+                value = json.load(state)
+            if not isinstance(value, dict):
+                cls.logger.warning("the state file is no JSON object and is not understood: everything is synced again")
+                value = {}
+            state = io.StringIO(json.dumps(value))
         super().invoke(state=state, **kwargs)
 
     @override
@@ -373,10 +385,20 @@ def _check_business(prefix: str, entry: Mapping[str, Any]) -> list[str]:
     return [f"{prefix}{what}" for wrong, what in rules if wrong]
 
 
+def _is_json(value: Any) -> bool:  # noqa: ANN401
+    """Tell whether a STATE can carry this: no lone surrogate, and nested no deeper than is sane."""
+    try:
+        msgspec.json.encode(value)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _with_metadata_methods(catalog: Any) -> Any:  # noqa: ANN401
     """Move Meltano's ``replication-method`` in a stream's metadata to where the SDK looks for it."""
     for stream in catalog.get("streams", []) if isinstance(catalog, dict) else ():
         for entry in stream.get("metadata", []):
-            if not entry.get("breadcrumb") and entry["metadata"].get("replication-method") == FULL_TABLE:
-                entry["metadata"]["forced-replication-method"] = FULL_TABLE
+            metadata = entry.get("metadata") or {}
+            if not entry.get("breadcrumb") and metadata.get("replication-method") == FULL_TABLE:
+                metadata["forced-replication-method"] = FULL_TABLE
     return catalog

@@ -1,0 +1,204 @@
+"""What to emit and what to remember, as pure functions of what was seen last time and what is there now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tap_instances import changes
+from tap_instances.changes import Partitions, understood
+
+HOSTILE = (
+    "a b",
+    "a=b",
+    "=",
+    "%",
+    "%20",
+    "a%3Db",
+    "ção",
+    "日本",
+    "🥖",
+    "\n",
+    "\t",
+    " ",
+    "\u2028",
+    "a\r\nb",
+    "'\"\\",
+    "+",
+    "-",
+)
+
+
+# ------------------------------------------------------------------------------------------------- a row's digest
+
+
+@pytest.mark.parametrize("other", [b"", b"rows", b"Row", b"row ", b"row\x00"])
+def test_another_row_has_another_digest(other: bytes) -> None:
+    assert changes.digest(b"row") != changes.digest(other)
+
+
+def test_the_same_row_has_the_same_digest_in_every_process() -> None:
+    assert changes.digest(b"row") == "efba7b2e0378"
+
+
+def test_other_columns_make_another_digest() -> None:
+    assert len({changes.digest(b"row", salt) for salt in (b"", b"a", b"a,b")}) == 3
+
+
+# ---------------------------------------------------------------------------------------------------- an instance
+
+
+@pytest.mark.parametrize(
+    "digests",
+    [{}, {"w": "1"}, {"w": "1", "v": "2"}, dict.fromkeys(HOSTILE, "abc"), {"w": ""}, {"w=1": "", "w": "1"}],
+)
+def test_what_is_remembered_is_recalled(digests: dict[str, str]) -> None:
+    assert changes.recall(changes.remember(digests)) == digests
+
+
+@pytest.mark.parametrize("row_id", HOSTILE)
+def test_an_id_of_any_characters_is_recalled(row_id: str) -> None:
+    assert changes.recall(changes.remember({row_id: "abc", "other": "def"})) == {row_id: "abc", "other": "def"}
+    assert set(changes.read_list(changes.write_list([row_id, "other"]))) == {row_id, "other"}
+
+
+def test_an_order_of_the_api_is_not_remembered() -> None:
+    assert changes.remember({"a": "1", "b": "2"}) == changes.remember({"b": "2", "a": "1"}) == "1=a 2=b"
+    assert changes.write_list(["b", "a"]) == changes.write_list(["a", "b"]) == "a b"
+
+
+def test_a_uuid_stays_readable() -> None:
+    row_id = "0f21ddb6-6cad-4a26-8d11-6ece1738f7d9"
+    assert changes.remember({row_id: "abc"}) == f"abc={row_id}"
+
+
+@pytest.mark.parametrize(
+    ("hidden", "left"),
+    [((), {"a": "1", "b c": "2"}), (("a",), {"b c": "2"}), (("b c", "x"), {"a": "1"}), (("a", "b c"), {})],
+)
+def test_what_is_forgotten_is_not_recalled(hidden: tuple[str, ...], left: dict[str, str]) -> None:
+    assert changes.recall(changes.forget(changes.remember({"a": "1", "b c": "2"}), hidden)) == left
+    assert changes.recall(changes.forget(changes.remember({"a": "1", "b c": "2"}), iter(hidden))) == left
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        (None, {"a": "1"}, {"a"}),  # a new instance, or one that came back
+        ("", {"a": "1"}, {"a"}),
+        ("1=a", {"a": "1"}, set()),
+        ("1=a", {"a": "2"}, {"a"}),
+        ("1=a", {"a": "1", "b": "1"}, {"b"}),
+        ("1=a 1=b", {"a": "1"}, set()),
+        ("1=a", {}, set()),
+        ("=a", {"a": "1"}, {"a"}),  # remembered without a digest: whole, at every run
+    ],
+)
+def test_changed(before: str | None, now: dict[str, str], expected: set[str]) -> None:
+    assert changes.changed(before, now) == expected
+
+
+# ----------------------------------------------------------------------------------------------- all instances
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ({}, {"i": "1=a"}, []),
+        ({"i": "1=a"}, {"i": "1=a"}, []),
+        ({"i": "1=a"}, {"i": "2=a"}, []),  # changed
+        ({"i": "1=a"}, {"i": ""}, [("i", "a")]),
+        ({"i": "1=a 1=b"}, {"i": "1=b"}, [("i", "a")]),
+        ({"i": "1=a"}, {}, []),  # the instance is not listed: nothing is known of its webhooks
+        ({"i": "1=a"}, {"j": "1=b"}, []),
+        ({"i": "1=a", "j": ""}, {"i": "", "j": "1=a"}, []),  # it moved to another instance
+        ({"i": "1=a", "j": "1=b"}, {"i": "", "j": ""}, [("i", "a"), ("j", "b")]),
+        ({"i": "1=a%20b"}, {"i": ""}, [("i", "a b")]),
+    ],
+)
+def test_gone(before: dict[str, str], now: dict[str, str], expected: list[tuple[str, str]]) -> None:
+    assert list(changes.gone(before, now)) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ([], [], []),
+        ([], ["a", "b"], [("a", "connected"), ("b", "connected")]),
+        (["a", "b"], ["b", "a"], []),
+        (["a", "b"], ["b", "c"], [("c", "connected"), ("a", "disconnected")]),
+        (["a"], [], [("a", "disconnected")]),
+        ([], ["a", "a"], [("a", "connected")]),  # listed twice
+        (["a", "a"], [], [("a", "disconnected")]),
+    ],
+)
+def test_connections(before: list[str], now: list[str], expected: list[tuple[str, str]]) -> None:
+    assert list(changes.connections(before, now)) == expected
+
+
+# ------------------------------------------------------------------------------------------------------ the state
+
+
+def partition(seen: Any = "a b", **values: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Make a partition as the tap writes it."""
+    time = "2025-06-01T00:00:00Z"
+    whole = {"context": {"business_id": "b"}, "version": 1, "replication_key": "k", "replication_key_value": time}
+    return {**whole, "seen": seen, **values}
+
+
+def test_a_partition_is_put_in_the_place_of_what_was() -> None:
+    state: dict[str, Any] = {"bookmarks": {"webhooks": {"partitions": [partition({}, left="over"), partition({})]}}}
+    other = state["bookmarks"]["webhooks"]["partitions"][1]
+    other["context"]["business_id"] = "other"
+    partitions = Partitions(state, "webhooks")
+    partitions.put("b", seen={"i": ""})
+    partitions.put("new", seen={})
+    partitions.put("new", seen={"j": ""})
+    assert state["bookmarks"]["webhooks"]["partitions"] == [
+        {"context": {"business_id": "b"}, "version": 1, "seen": {"i": ""}},
+        other,
+        {"context": {"business_id": "new"}, "version": 1, "seen": {"j": ""}},
+    ]
+    assert partitions.get("new") == state["bookmarks"]["webhooks"]["partitions"][2]
+
+
+@pytest.mark.parametrize("state", [{}, {"bookmarks": {}}, {"bookmarks": {"webhooks": {}}}])
+def test_an_empty_state_grows_what_it_needs(state: dict[str, Any]) -> None:
+    partitions = Partitions(state, "webhooks")
+    assert partitions.get("b") is None
+    partitions.put("b", seen={})
+    assert state["bookmarks"]["webhooks"]["partitions"][0]["context"] == {"business_id": "b"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "kind"),
+    [
+        (partition("", replication_key_value=None), str),
+        (partition("a b%20c"), str),
+        (partition({}), dict),
+        (partition({"i": "", "j": "0123456789ab=a"}), dict),
+        (partition({"i": "1=a 2=b=c 3=x\ny =d"}), dict),
+        (partition({}, replication_key_value="2025-06-01T00:00:00.000001Z"), dict),
+    ],
+)
+def test_what_this_version_writes_is_understood(entry: dict[str, Any], kind: type) -> None:
+    assert understood(entry, kind)
+
+
+@pytest.mark.parametrize(
+    ("entry", "kind"),
+    [
+        *((nonsense, kind) for nonsense in (None, 1, "text", [], {}, [partition()]) for kind in (dict, str)),
+        *((partition({}, version=version), dict) for version in (None, 0, 2, "1", [1])),
+        *((partition(seen), str) for seen in (None, 1, [], {}, {"i": "1=a"})),
+        *((partition(seen), dict) for seen in (None, 1, [], "i", {"i": None}, {"i": 1}, {"i": []}, {"i": {}})),
+        *((partition({"i": memory}), dict) for memory in ("a", "1=a b", "1=", "x=a", " ", "1=a  2=b")),
+        *(
+            (partition({}, replication_key_value=value), dict)
+            for value in (0, 1.5, [], {}, "", "yesterday", "2025-06-01", "2025-99-99T00:00:00Z", "2025-06-01T00:00:00")
+        ),
+    ],
+)
+def test_anything_else_is_not_understood(entry: Any, kind: type) -> None:  # noqa: ANN401
+    assert not understood(entry, kind)

@@ -1,0 +1,82 @@
+"""A server without sockets: what each business answers, and a clock that only goes on.
+
+For tests that sync many times. The body still becomes a snapshot in `tap_instances.client`; the wire itself has its own
+tests, with a real server.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from tap_instances import client
+from tap_instances.client import Snapshot, SnapshotError
+from tap_instances.tap import TapInstances
+from tests.support import Run, sync
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tap_instances.client import Business
+
+BEGINNING = datetime(2025, 6, 1, tzinfo=timezone.utc)
+
+
+class Wire:
+    """Businesses and their answers; one that answers `None` fails."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, **answers: list[dict[str, Any]] | None) -> None:
+        """Answer in the client's place from now on: business id -> its `Instances`."""
+        self.answers: dict[str, list[dict[str, Any]] | None] = dict(answers)
+        self.seconds = 0
+        patch.setattr(client.Client, "fetch", lambda _, business: self.fetch(business))
+        # Versions are whole seconds: let them follow this clock, or two runs of a test have the same.
+        patch.setattr(TapInstances, "initialized_at", property(lambda _: int(self.tick().timestamp() * 1000)))
+
+    def tick(self) -> datetime:
+        """Let a second pass."""
+        self.seconds += 1
+        return BEGINNING + timedelta(seconds=self.seconds)
+
+    def fetch(self, business: Business) -> Snapshot:
+        """Give the snapshot of a business."""
+        instances = self.answers.get(business.id)
+        if instances is None:
+            raise SnapshotError("503 Service Unavailable: try again later")
+        body = {"businessId": business.id, "name": business.id, "Instances": instances}
+        return client._snapshot(bytearray(json.dumps(body).encode()), self.tick())
+
+    def config(self, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Give the settings for reading every business, one after the other."""
+        businesses = [{"business_id": business_id, "auth_token": "t"} for business_id in self.answers]
+        return {"api_url": "https://codechat.example.com", "businesses": businesses, "concurrency": 1, **settings}
+
+    def sync(
+        self,
+        state: dict[str, Any] | None = None,
+        *,
+        catalog: dict[str, Any] | None = None,
+        **settings: Any,  # noqa: ANN401
+    ) -> Run:
+        """Run the tap on what there is now."""
+        return sync(self.config(**settings), state=state, catalog=catalog)
+
+
+def instance(instance_id: str, *webhooks: dict[str, Any], **values: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Make an item of `Instances`."""
+    item = {"instanceId": instance_id, "name": instance_id, "state": "active", "connection": "open", **values}
+    return {"Webhook": list(webhooks), **item}
+
+
+def webhook(webhook_id: str, updated_at: str = "2025-05-01T00:00:00.000Z", **values: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Make an item of `Webhook`, with its events, which may be replaced."""
+    events = {"webhookEventsId": f"{webhook_id}-events", "messagesUpsert": True, "updatedAt": updated_at}
+    item = {"webhookId": webhook_id, "url": f"https://crm.example.com/{webhook_id}", "enabled": True}
+    return {**item, "updatedAt": updated_at, "WebhookEvents": events, **values}
+
+
+def ids(run: Run, stream: str) -> list[str]:
+    """Give the ids of the rows of a stream, in their order, a deleted one's with a minus."""
+    key = "instance_id" if stream in {"instances", "connection_changes"} else "webhook_id"
+    return [f"{'-' if row.get('deleted_at') else ''}{row[key]}" for row in run.records(stream)]
