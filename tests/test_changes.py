@@ -10,24 +10,12 @@ from tap_instances import changes
 from tap_instances.changes import Partitions, understood
 
 HOSTILE = (
-    "a b",
-    "a=b",
-    "=",
-    "%",
-    "%20",
-    "a%3Db",
-    "ção",
-    "日本",
-    "🥖",
-    "\n",
-    "\t",
-    " ",
-    "\u2028",
-    "a\r\nb",
-    "'\"\\",
-    "+",
-    "-",
+    *("a b", "a=b", "=", "%", "%20", "a%3Db", "+", "-", "'\"\\"),
+    *("ção", "日本", "🥖", "\n", "\t", " ", "\u2028", "a\r\nb"),
 )
+NO_LIST: list[Any] = [None, 1, [], {}, {"i": "1=a"}]
+NO_MEMORY: list[Any] = [None, 1, [], "i", {"i": None}, {"i": 1}, {"i": []}, {"i": {}}]
+NO_TIME: list[Any] = [0, 1.5, [], {}, "", "yesterday", "2025-06-01", "2025-99-99T00:00:00Z", "2025-06-01T00:00:00"]
 
 
 # ------------------------------------------------------------------------------------------------- a row's digest
@@ -191,13 +179,10 @@ def test_what_this_version_writes_is_understood(entry: dict[str, Any], kind: typ
     [
         *((nonsense, kind) for nonsense in (None, 1, "text", [], {}, [partition()]) for kind in (dict, str)),
         *((partition({}, version=version), dict) for version in (None, 0, 2, "1", [1])),
-        *((partition(seen), str) for seen in (None, 1, [], {}, {"i": "1=a"})),
-        *((partition(seen), dict) for seen in (None, 1, [], "i", {"i": None}, {"i": 1}, {"i": []}, {"i": {}})),
+        *((partition(seen), str) for seen in NO_LIST),
+        *((partition(seen), dict) for seen in NO_MEMORY),
         *((partition({"i": memory}), dict) for memory in ("a", "1=a b", "1=", "x=a", " ", "1=a  2=b")),
-        *(
-            (partition({}, replication_key_value=value), dict)
-            for value in (0, 1.5, [], {}, "", "yesterday", "2025-06-01", "2025-99-99T00:00:00Z", "2025-06-01T00:00:00")
-        ),
+        *((partition({}, replication_key_value=value), dict) for value in NO_TIME),
     ],
 )
 def test_anything_else_is_not_understood(entry: Any, kind: type) -> None:  # noqa: ANN401
