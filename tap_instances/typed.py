@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 UTC: Final = timezone.utc
 TYPES: Final[dict[str, Any]] = {"text": str | None, "flag": bool | None, "time": datetime | None}
 MAX_LEARNT: Final = 64  # new keys; a server that invents keys without end goes the general way
+LEARNABLE: Final = re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]*')  # the keys that msgspec takes as a field's
 # The types cannot see these: an escape that is U+0000 or half a pair, and a fraction that they would round.
 ODD: Final = (re.compile(rb"\\u(?:0000|[dD][89a-fA-F])"), re.compile(rb"\.[0-9]{7}"))
 
@@ -124,8 +125,8 @@ class TypedReader:
 
     def _learn(self, item: Any) -> None:  # noqa: ANN401
         """Know the keys of this item next time."""
-        before = sum(map(len, self._learnt.values()))
-        if not isinstance(item, dict) or before >= MAX_LEARNT:
+        before = room = MAX_LEARNT - sum(map(len, self._learnt.values()))
+        if not isinstance(item, dict) or not room:
             return
         hooks = item.get("Webhook")
         hooks = [hook for hook in hooks if isinstance(hook, dict)] if isinstance(hooks, list) else []
@@ -139,22 +140,23 @@ class TypedReader:
             known = self._learnt[level]
             for key in value if isinstance(value, dict) else ():
                 new = prefix + key not in records.api_columns(stream) and key not in (*children, *known)
-                if new and records.clean_text(key) == key:
+                if room and new and LEARNABLE.fullmatch(key):
                     known.append(key)
-        if sum(map(len, self._learnt.values())) > before:
+                    room -= 1
+        if room < before:
             self._derive()
 
     # ------------------------------------------------------------------------------------------------- the rows
 
     def _typed(self, item: Any, reading: Reading) -> Instance:  # noqa: ANN401
+        values = astuple(item)
+        if not (instance_id := values[0]):
+            raise _OddError
         auth, whatsapp = item.Auth or self._no_auth, item.WhatsApp or self._no_whatsapp
         extra: dict[str, Any] = {}
         own_auth = self._take(self._auth, astuple(auth), "instances", "Auth.", extra, reading)
         own_whatsapp = self._take(self._whatsapp, astuple(whatsapp), "instances", "WhatsApp.", extra, reading)
-        own = self._take(self._instance, astuple(item), "instances", "", extra, reading)
-        instance_id = own[0]
-        if not instance_id:
-            raise _OddError
+        own = self._take(self._instance, values, "instances", "", extra, reading)
         row = self._rows["instances"](
             reading.business_id, *own, *own_auth, *own_whatsapp, reading.observed_at, records.in_order(extra)
         )
@@ -162,11 +164,11 @@ class TypedReader:
         return records.Instance(instance_id, records.encode(row), webhooks)
 
     def _typed_webhook(self, hook: Any, instance_id: str, reading: Reading) -> Webhook:  # noqa: ANN401
-        extra: dict[str, Any] = {}
-        own = self._take(self._webhook, astuple(hook), "webhooks", "", extra, reading)
-        webhook_id, owner = own[0], hook.instanceInstanceId
-        if not webhook_id or (owner is not None and owner != instance_id):
+        values, owner = astuple(hook), hook.instanceInstanceId
+        if not (webhook_id := values[0]) or (owner is not None and owner != instance_id):
             raise _OddError
+        extra: dict[str, Any] = {}
+        own = self._take(self._webhook, values, "webhooks", "", extra, reading)
         url = own[self._url]
         if url and not self.include_secrets and ("?" in url or "@" in url):
             own = (*own[: self._url], mask_url(url), *own[self._url + 1 :])
