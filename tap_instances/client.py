@@ -17,7 +17,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from email.utils import mktime_tz, parsedate_tz
 from http import HTTPStatus
+from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -29,7 +31,7 @@ from requests.auth import AuthBase
 from typing_extensions import override
 
 from tap_instances.records import json_type, parse_json
-from tap_instances.redact import MASK, is_secret_name, scrub
+from tap_instances.redact import MASK, is_secret_name, scrub, spellings
 from tap_instances.typed import looks_odd
 
 if TYPE_CHECKING:
@@ -42,13 +44,29 @@ MAX_BACKOFF: Final = 60.0  # seconds
 MAX_MESSAGE: Final = 500  # characters of the API's own words in an error
 MAX_ERROR_BODY: Final = 65536  # bytes of an error answer that are read
 CHUNK: Final = 1 << 20
+CHECK_URL: Final = "check api_url: it must be CodeChat's base URL, without /api/v2"
+REACH: Final = "see that the server is up and that this machine can reach it"
+OPERATOR: Final = "ask the server's operator"
 ADVICE: Final = {
     400: "check its business_id: the API does not take it",
     401: "check auth_token: it is wrong, expired, or another business's",
     403: "check auth_token: it may not read this business",
     404: "check api_url (the server's base URL, without /api/v2) and business_id",
+    407: "put the proxy's user and password into HTTP_PROXY or HTTPS_PROXY",
 }
-CHECK_URL: Final = "check api_url: is it CodeChat's base URL?"
+# What was met -> what to say of it; the first that fits. Without words: the operating system's.
+TROUBLES: Final[tuple[tuple[tuple[type[BaseException], ...], str], ...]] = (
+    ((urllib3.exceptions.NameResolutionError,), "the host name has no address"),
+    ((urllib3.exceptions.NewConnectionError,), ""),  # a ConnectTimeoutError by descent only
+    ((requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError), "no connection within {} s (request_timeout)"),
+    ((requests.ReadTimeout, TimeoutError, urllib3.exceptions.ReadTimeoutError), "no byte for {} s (request_timeout)"),
+    ((requests.exceptions.ContentDecodingError, urllib3.exceptions.DecodeError), "the answer's compression is broken"),
+    ((RemoteDisconnected,), "the server closed the connection without an answer"),
+    ((ConnectionError,), ""),
+    ((IncompleteRead, urllib3.exceptions.IncompleteRead), "the answer was cut short"),
+    ((HTTPException,), "what answers does not speak HTTP"),
+    ((urllib3.exceptions.ProtocolError,), "the answer was cut short"),
+)
 
 logger = logging.getLogger("tap-instances")
 
@@ -84,12 +102,33 @@ class SnapshotError(Exception):
     """Why a business could not be read, and what to do about it."""
 
 
-class _PassingError(Exception):
-    """A failure that another try may mend; ``retry_after`` in seconds, if the server named a time."""
+class _TryError(Exception):
+    """Why a try failed, what to do, what the API says of it; whether another try may mend it, and after how long."""
 
-    def __init__(self, why: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, why: str, advice: str, said: str = "", *, passing: bool = False, retry_after: float | None = None
+    ) -> None:
         super().__init__(why)
-        self.retry_after = retry_after
+        self.why, self.advice, self.said = why, advice, said
+        self.passing, self.retry_after = passing, retry_after
+
+    def redirected(self, urls: Sequence[str]) -> _TryError:
+        """Say where the request went in the end, if that is not the server that was asked."""
+        if urls and (origin := _origin(urls[-1])) != _origin(urls[0]):
+            self.advice += " (redirected to {}://{}:{}, which does not get the token: set api_url)".format(*origin)
+        return self
+
+    def line(self, tries: int, token: str) -> str:
+        """Return it as one line for a person; a server may have echoed the token."""
+        why, advice = self.why, self.advice
+        if self.passing:
+            why += f" ({tries} {'try' if tries == 1 else 'tries'})"
+            if self.retry_after and self.retry_after > MAX_RETRY_AFTER:
+                advice = f"the server asks to wait {self.retry_after:.0f} s, run again after that"
+        secrets = spellings([token])
+        said = scrub(self.said, secrets)  # before it is cut: half a token is half a secret
+        said = said if len(said) <= MAX_MESSAGE else f"{said[:MAX_MESSAGE]} …"
+        return scrub(f"{why}: {advice}", secrets) + (f". The API says: {said}" if said else "")
 
 
 class _Bearer(AuthBase):
@@ -163,7 +202,7 @@ class Client:
                 try:
                     future.set_result(self.fetch(business))
                 except SnapshotError as error:
-                    future.set_result(error)
+                    future.set_result(SnapshotError(str(error)))  # without the frames that hold the body
                 except Exception as error:  # noqa: BLE001 (one business's trouble is not the others')
                     logger.debug("business %s", business.id, exc_info=True)
                     future.set_result(SnapshotError(f"unexpected {type(error).__name__}: please report it"))
@@ -192,75 +231,74 @@ class Client:
         for attempt in range(self.max_retries + 1):
             try:
                 snapshot = self._try(business)
-            except _PassingError as failure:  # noqa: PERF203 (a loop of tries)
-                if failure.retry_after is not None and failure.retry_after > MAX_RETRY_AFTER:
-                    raise SnapshotError(
-                        f"{failure}; the server asks to wait {failure.retry_after:.0f} s: run again after that"
-                    ) from failure
-                if attempt == self.max_retries:
-                    tries = f"{attempt + 1} tries" if attempt else "1 try"
-                    raise SnapshotError(
-                        f"{failure} ({tries}): is the server up, and can this machine reach it?"
-                    ) from failure
-                wait = failure.retry_after
-                if wait is None:
-                    wait = min(2.0**attempt, MAX_BACKOFF) * random.uniform(0.5, 1)  # noqa: S311 (jitter)
+            except _TryError as failure:
+                too_long = failure.retry_after is not None and failure.retry_after > MAX_RETRY_AFTER
+                if not failure.passing or too_long or attempt == self.max_retries:
+                    raise SnapshotError(failure.line(attempt + 1, business.token)) from failure
+                # 0 is what a time in the past comes to: no reason to hurry
+                wait = failure.retry_after or min(2.0**attempt, MAX_BACKOFF) * random.uniform(0.5, 1)  # noqa: S311
                 logger.warning("business %s: %s; try %d of %d in %.1f s", business.id, failure, attempt + 2,
                                self.max_retries + 1, wait)  # fmt: skip
-                time.sleep(wait)
             else:
                 snapshot.seconds = time.monotonic() - started
                 return snapshot
+            time.sleep(wait)
         raise AssertionError  # the last try returned or raised
 
     def _try(self, business: Business) -> Snapshot:
+        """Send the request once; what goes wrong is a :class:`_TryError`."""
         url = self.api_url + PATH.format(business_id=quote(business.id, safe=""))
         if not hasattr(self._local, "session"):
             self._local.session = _Session(self.user_agent)  # requests' sessions are not for sharing by threads
         session: _Session = self._local.session
+        urls: list[str] = []  # of each answer, and of the request that got none
         try:
-            with session.get(url, auth=_Bearer(business.token), stream=True, timeout=self.request_timeout) as response:
+            with session.get(
+                url,
+                auth=_Bearer(business.token),
+                hooks={"response": lambda answer, **_: urls.append(answer.url)},
+                stream=True,
+                timeout=self.request_timeout,
+            ) as response:
                 body = _read(response)
-        except requests.TooManyRedirects as error:
-            raise SnapshotError(f"redirected more than {session.max_redirects} times: {CHECK_URL}") from error
-        except requests.exceptions.InvalidProxyURL as error:
-            raise SnapshotError("HTTP_PROXY or HTTPS_PROXY is no web address: correct it") from error
-        except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:
-            raise SnapshotError(f"redirected to what is no web address: {CHECK_URL}") from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._network_error(error) from error
+        # ValueError and TypeError: what requests and urllib3 make of some impossible addresses.
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError, TypeError) as error:
+            redirected = bool(urls)
+            if failed := getattr(error, "request", None):
+                urls.append(failed.url)
+            raise self._network_failure(error, redirected=redirected).redirected(urls) from error
         try:
             return _judge(response, body)
-        except (SnapshotError, _PassingError) as error:
-            why = scrub(str(error), [business.token])  # a server may echo the token in its message
-            if (origin := _origin(response.url)) != _origin(url):
-                why += " (redirected to {}://{}:{}, which does not get the token: set api_url)".format(*origin)
-            error.args = (why,)
-            raise
+        except _TryError as failure:
+            raise failure.redirected(urls) from failure.__cause__
 
-    def _network_error(self, error: Exception) -> Exception:  # noqa: PLR0911 (a table, in the order of its rows)
-        """Tell what can pass from what cannot."""
+    def _network_failure(self, error: Exception, *, redirected: bool) -> _TryError:
+        """Return what it means that no whole answer came."""
         chain = list(_causes(error))
-        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in chain):
-            return SnapshotError(
-                "the server's certificate does not verify: name your own CA's file in REQUESTS_CA_BUNDLE "
-                "(or SSL_CERT_FILE), or correct api_url"
+        if isinstance(error, requests.TooManyRedirects):
+            return _TryError("redirected too often", CHECK_URL)
+        if isinstance(error, (ValueError, TypeError)) or isinstance(chain[-1], UnicodeError):
+            if redirected:
+                return _TryError("redirected to what is no http or https address", CHECK_URL)
+            return _TryError("no http or https address", "check api_url, HTTP_PROXY and HTTPS_PROXY")
+        tls = next((cause for cause in chain if isinstance(cause, ssl.SSLError)), None)
+        if isinstance(tls, ssl.SSLCertVerificationError):
+            return _TryError(
+                f"the server's certificate does not verify ({tls.verify_message})",
+                "name your own CA's file in REQUESTS_CA_BUNDLE (or SSL_CERT_FILE), or correct api_url",
             )
-        if isinstance(error, OSError) and "TLS CA certificate bundle" in str(error):
-            return SnapshotError("the file that REQUESTS_CA_BUNDLE or SSL_CERT_FILE names is not there")
-        for cause in chain:
-            if isinstance(cause, (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)):
-                return _PassingError(f"no connection within {self.request_timeout} s")
-            if isinstance(cause, (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)):
-                return _PassingError(f"no byte came for {self.request_timeout} s (request_timeout)")
-            if isinstance(cause, urllib3.exceptions.NameResolutionError):
-                return _PassingError("the name in api_url has no address")
-            if isinstance(cause, (urllib3.exceptions.DecodeError, requests.exceptions.ContentDecodingError)):
-                return _PassingError("the answer's compression is broken")
-            if isinstance(cause, urllib3.exceptions.IncompleteRead):
-                return _PassingError("the answer was cut short")
-        reasons = [cause.strerror for cause in chain if isinstance(cause, OSError) and cause.strerror]
-        return _PassingError(f"the connection failed: {reasons[-1] if reasons else type(chain[-1]).__name__}")
+        if (tls and tls.library in {"X509", "PEM"}) or "TLS CA certificate bundle" in str(error):  # requests' words
+            return _TryError(
+                "no CA certificates", "let REQUESTS_CA_BUNDLE or SSL_CERT_FILE name a PEM file that is there"
+            )
+        why = next((words for kinds, words in TROUBLES if any(isinstance(cause, kinds) for cause in chain)), "")
+        why = why.format(self.request_timeout)
+        if not why:
+            reasons = [cause.strerror or str(cause) for cause in chain if isinstance(cause, OSError)]
+            why = f"the connection failed ({_one_line(reasons[-1]) if reasons else type(chain[-1]).__name__})"
+        proxy = any(isinstance(cause, urllib3.exceptions.ProxyError) for cause in chain)
+        advice = "check HTTP_PROXY and HTTPS_PROXY, or name the server in NO_PROXY" if proxy else REACH
+        return _TryError(f"{why}, at the proxy" if proxy else why, advice, passing=True)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -294,45 +332,38 @@ def _judge(response: requests.Response, body: bytearray) -> Snapshot:
     """Return the snapshot in an answer, or raise what its status or body means."""
     observed_at = datetime.now(timezone.utc)
     status = response.status_code
-    if response.ok and status < 300:  # noqa: PLR2004
+    if 200 <= status < 300:  # noqa: PLR2004
         return _snapshot(body, observed_at)
-    phrase = f"{status} {_phrase(status)}"
-    message = _message(body)
-    said = f" The API says: {message}" if message else ""
+    why, said, page = f"{status} {_phrase(status)}", _message(body), _is_page(body)
     if status in PASSING or status >= 500:  # noqa: PLR2004
-        raise _PassingError(f"{phrase}.{said}" if said else phrase, _retry_after(response))
-    if _is_page(body):
-        advice = f"{ADVICE[status] if status in {401, 403} else CHECK_URL} (a web page answered)"
-    else:
-        advice = ADVICE.get(status, CHECK_URL)
-    raise SnapshotError(f"{phrase}: {advice}.{said}")
+        raise _TryError(why, REACH, said, passing=True, retry_after=_retry_after(response))
+    advice = ADVICE.get(status, CHECK_URL)
+    if page:
+        advice = f"{advice if status in {401, 403, 407} else CHECK_URL} (a web page answered)"
+    raise _TryError(why, advice, said)
 
 
 def _snapshot(body: bytearray, observed_at: datetime) -> Snapshot:
     """Return the snapshot in the body of a 200.
 
     Raises:
-        _PassingError: it is no JSON.
-        SnapshotError: it is JSON of another shape.
+        _TryError: it is no JSON, which can pass, or JSON of another shape.
     """
     try:
         top, instances = _decode(body)
     except RecursionError as error:
-        raise SnapshotError(
-            "the answer is nested deeper than some 1,000 levels: ask the server's operator what it is"
-        ) from error
+        raise _TryError("the answer is nested deeper than some 1,000 levels", OPERATOR) from error
     except ValueError as error:
         if _is_page(body):
-            msg = f"a web page came instead of JSON: {CHECK_URL}"
-        else:
-            raise _PassingError("the answer is no JSON" if body.strip() else "the answer is empty") from error
+            raise _TryError("a web page came instead of JSON", CHECK_URL, passing=True) from error
+        what = "no JSON" if body.strip() else "empty"
+        raise _TryError(f"the answer is {what}", f"if it stays so, {OPERATOR}", passing=True) from error
     if not isinstance(top, dict):
-        raise SnapshotError(f"the answer is {json_type(top)}, not an object with Instances: {CHECK_URL}")
+        raise _TryError(f"the answer is {json_type(top)}, not an object with Instances", CHECK_URL)
     if not isinstance(instances, list):
         what = json_type(instances) if "Instances" in top else "missing"
-        said = _error_text(top)
-        msg = f"Instances is {what} in the answer, which is not taken for 'nothing is connected': {CHECK_URL}"
-        raise SnapshotError(f"{msg} The API says: {said}" if said else msg)
+        why = f"Instances is {what} in the answer, which is not taken for 'nothing is connected'"
+        raise _TryError(why, CHECK_URL, _error_text(top))
     top.pop("Instances", None)
     return Snapshot(top, instances, looks_odd(body), observed_at)
 
@@ -367,36 +398,41 @@ def _is_page(body: bytearray) -> bool:
     return body[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
 
 
-def _message(body: bytearray) -> str | None:
-    """Return the API's own message in an error body, as one short line."""
+def _message(body: bytearray) -> str:
+    """Return the API's own message in an error body, as one line."""
     try:
         value = parse_json(bytes(body))
     except (ValueError, RecursionError):
-        return None
-    return _error_text(value) if isinstance(value, dict) else None
+        return ""
+    return _error_text(value) if isinstance(value, dict) else ""
 
 
-def _error_text(body: dict[str, Any]) -> str | None:
+def _error_text(body: dict[str, Any]) -> str:
     """Return ``message`` (documented as an array or an object, in the wild also a string), or ``error``."""
     message = body.get("message") or body.get("error")
-    parts = message if isinstance(message, list) else [message]
-    text = "; ".join(_words(part) for part in parts if part is not None)
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]} …"
+    try:
+        return "" if message is None else _one_line(_words(message, "; "))
+    except RecursionError:
+        return ""
 
 
-def _words(part: Any) -> str:  # noqa: ANN401
+def _words(part: Any, separator: str = ", ") -> str:  # noqa: ANN401
     if isinstance(part, dict):
         return ", ".join(f"{key}: {MASK if is_secret_name(key) else _words(value)}" for key, value in part.items())
-    return ", ".join(map(_words, part)) if isinstance(part, list) else str(part)
+    return separator.join(_words(item) for item in part if item is not None) if isinstance(part, list) else str(part)
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def _retry_after(response: requests.Response) -> float | None:
     """Return the seconds that ``Retry-After`` names, as a number or as a date; ``None`` without a readable one."""
-    value = response.headers.get("Retry-After")
-    if value is None:
-        return None
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    date = parsedate_tz(value)
     try:
-        return max(0.0, float(urllib3.Retry().parse_retry_after(value)))
-    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+        return max(0.0, mktime_tz(date) - time.time()) if date else None
+    except (ValueError, OverflowError):
         return None

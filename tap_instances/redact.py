@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 
 from typing_extensions import override
 
@@ -21,6 +22,7 @@ JWT = re.compile(r"\beyJ[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*)?")
 _USERINFO = re.compile(r"^(\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?(?://)?[^/?#:@]*:)[^/?#]*@")
 _USERINFO_IN_TEXT = re.compile(r"(://[^/?#:@\s]*:)[^/?#\s]*@")
 _PARAMETER = re.compile(r"(?:^|;)([^=;]*)=")
+_PARAMETER_IN_TEXT = re.compile(r"([?&;]([^\s?&;=#]+)=)[^\s&;#\"'<>]+")
 
 
 @lru_cache(maxsize=1024)
@@ -43,18 +45,36 @@ def mask_url(url: str) -> str:
 def _mask_parameter(parameter: str) -> str:
     # ";" separates parameters on some servers: after a secret's name, all up to the next "&" is hidden.
     for match in _PARAMETER.finditer(parameter):
-        name = unquote_plus(match[1])
-        if is_secret_name(name) or name.strip().lower() in SECRET_PARAMETERS:
+        if _is_secret_parameter(match[1]):
             return parameter[: match.end()] + MASK
     return parameter
 
 
-def scrub(text: str, secrets: Iterable[str] = ()) -> str:
-    """Hide the given secrets, JWTs and URL passwords in a line for people to read."""
+def _is_secret_parameter(quoted: str) -> bool:
+    name = unquote_plus(quoted)
+    return is_secret_name(name) or name.strip().lower() in SECRET_PARAMETERS
+
+
+def spellings(secrets: Iterable[str]) -> tuple[str, ...]:
+    """Return the secrets in every way they may stand in a line: as they are, in a URL, in JSON; the longest first."""
+    ways: set[str] = set()
     for secret in secrets:
-        # A very short token may be a part of many words: hide it where it stands alone.
-        edge = (r"(?<![\w-])", r"(?![\w-])") if len(secret) < 8 else ("", "")  # noqa: PLR2004
-        text = re.sub(edge[0] + re.escape(secret) + edge[1], MASK, text)
+        ways |= {secret, quote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1]}
+    return tuple(sorted(ways, key=lambda way: (-len(way), way)))
+
+
+def scrub(text: str, secrets: Iterable[str] = ()) -> str:
+    """Hide the given secrets, JWTs, URL passwords and credential-like query values in a line for people to read.
+
+    ``secrets`` are :func:`spellings`. They are found in any case: a host name, for one, is written in lower case.
+    """
+    folded = text.lower()
+    for secret in secrets:
+        if secret.lower() in folded:  # seldom, and much quicker than the pattern
+            # A very short token may be a part of many words: hide it where it stands alone.
+            edges = (r"(?<![\w-])", r"(?![\w-])") if len(secret) < 8 else ("", "")  # noqa: PLR2004
+            text = re.sub(edges[0] + re.escape(secret) + edges[1], MASK, text, flags=re.IGNORECASE)
+    text = _PARAMETER_IN_TEXT.sub(lambda match: match[1] + MASK if _is_secret_parameter(match[2]) else match[0], text)
     return _USERINFO_IN_TEXT.sub(rf"\1{MASK}@", JWT.sub(MASK, text))
 
 
@@ -65,9 +85,10 @@ class ScrubbingFormatter(logging.Formatter):
         """Keep the formatter that lays the line out, and the secrets to hide in it."""
         super().__init__()
         self.inner = inner
-        self.secrets = tuple(secrets)
+        self.secrets = frozenset(secrets)
+        self._spellings = spellings(self.secrets)
 
     @override
     def format(self, record: logging.LogRecord) -> str:
         """Return the line (a traceback included) without secrets."""
-        return scrub(self.inner.format(record), self.secrets)
+        return scrub(self.inner.format(record), self._spellings)
