@@ -13,6 +13,7 @@ HOSTILE = (
     *("a b", "a=b", "=", "%", "%20", "a%3Db", "+", "-", "'\"\\"),
     *("ção", "日本", "🥖", "\n", "\t", " ", "\u2028", "a\r\nb"),
 )
+NO_PARTITION: list[Any] = [None, 1, "text", [], {}, [{}]]
 NO_LIST: list[Any] = [None, 1, [], {}, {"i": "1=a"}]
 NO_MEMORY: list[Any] = [None, 1, [], "i", {"i": None}, {"i": 1}, {"i": []}, {"i": {}}]
 NO_TIME: list[Any] = [0, 1.5, [], {}, "", "yesterday", "2025-06-01", "2025-99-99T00:00:00Z", "2025-06-01T00:00:00"]
@@ -177,7 +178,7 @@ def test_what_this_version_writes_is_understood(entry: dict[str, Any], kind: typ
 @pytest.mark.parametrize(
     ("entry", "kind"),
     [
-        *((nonsense, kind) for nonsense in (None, 1, "text", [], {}, [partition()]) for kind in (dict, str)),
+        *((nonsense, kind) for nonsense in NO_PARTITION for kind in (dict, str)),
         *((partition({}, version=version), dict) for version in (None, 0, 2, "1", [1])),
         *((partition(seen), str) for seen in NO_LIST),
         *((partition(seen), dict) for seen in NO_MEMORY),
