@@ -399,6 +399,7 @@ def _with_metadata_methods(catalog: Any) -> Any:  # noqa: ANN401
     for stream in catalog.get("streams", []) if isinstance(catalog, dict) else ():
         for entry in stream.get("metadata", []):
             metadata = entry.get("metadata") or {}
-            if not entry.get("breadcrumb") and metadata.get("replication-method") == FULL_TABLE:
-                metadata["forced-replication-method"] = FULL_TABLE
+            method, forced = metadata.get("replication-method"), metadata.get("forced-replication-method")
+            if method and forced != FULL_TABLE and not entry.get("breadcrumb"):
+                metadata["forced-replication-method"] = method
     return catalog

@@ -30,9 +30,10 @@ class Wire:
         """Answer in the client's place from now on: business id -> its `Instances`."""
         self.answers: dict[str, list[dict[str, Any]] | None] = dict(answers)
         self.seconds = 0
+        self.started = BEGINNING
         patch.setattr(client.Client, "fetch", lambda _, business: self.fetch(business))
         # Versions are whole seconds: let them follow this clock, or two runs of a test have the same.
-        patch.setattr(TapInstances, "initialized_at", property(lambda _: int(self.tick().timestamp() * 1000)))
+        patch.setattr(TapInstances, "initialized_at", property(lambda _: int(self.started.timestamp() * 1000)))
 
     def tick(self) -> datetime:
         """Let a second pass."""
@@ -60,6 +61,7 @@ class Wire:
         **settings: Any,  # noqa: ANN401
     ) -> Run:
         """Run the tap on what there is now."""
+        self.started = self.tick()
         return sync(self.config(**settings), state=state, catalog=catalog)
 
 
