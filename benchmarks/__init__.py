@@ -1,0 +1,1 @@
+"""How fast the tap is, against a floor: see README.md."""
