@@ -1,0 +1,175 @@
+"""State is bounded by what is listed, written seldom, and costs nothing that grows with the square of anything.
+
+Costs are counted, in calls and bytes: a count is the same on a busy machine.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tap_instances import run as running
+from tests.wire import Wire, instance, webhook
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from tests.support import Run
+
+LATER = "2025-06-01T00:00:00.000Z"
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
+    return Wire(monkeypatch)
+
+
+def uuid_of(number: int) -> str:
+    """Make an id as the API has them."""
+    return str(uuid.UUID(int=number << 80, version=4))
+
+
+def numbers(first: int, count: int, **values: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+    """Make instances with a webhook each; with other `values` these have changed."""
+    return [instance(uuid_of(n), webhook(uuid_of(n), **values)) for n in range(first, first + count)]
+
+
+def size(run: Run) -> int:
+    """Give the bytes of the last STATE."""
+    return len(json.dumps(run.state, separators=(",", ":")))
+
+
+def work(wire: Wire, state: dict[str, Any] | None) -> tuple[int, Run]:
+    """Count the calls of a sync in this thread, Python's own functions included."""
+    calls = 0
+
+    def count(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        run = wire.sync(state)
+    finally:
+        sys.setprofile(before)
+    return calls, run
+
+
+def two_runs(
+    wire: Wire, listed: dict[str, list[dict[str, Any]] | None], changed: dict[str, list[dict[str, Any]] | None]
+) -> tuple[int, int, Run]:
+    """Sync what is listed, then what became of it; give both counts of calls, and the second run."""
+    wire.answers = listed
+    first, run = work(wire, None)
+    wire.answers = changed
+    second, run = work(wire, run.state)
+    assert run.returncode == 0
+    return first, second, run
+
+
+# ------------------------------------------------------------------------------------------------------- its size
+
+
+def test_state_is_as_large_as_what_is_listed_and_no_larger_after_fifty_runs(wire: Wire) -> None:
+    state, sizes = None, set()
+    for turn in range(50):  # each time, a tenth of the numbers has gone for ever, and new ones have come
+        wire.answers = {"a": numbers(10 * turn, 100), "b": numbers(10_000 + turn, 1)}
+        run = wire.sync(state)
+        state = run.state
+        sizes.add(size(run))
+    assert len(sizes) == 1
+    wire.answers = {"a": [], "b": []}
+    assert size(wire.sync(state)) < 1000
+
+
+def test_a_listed_instance_costs_one_short_string_a_stream(wire: Wire) -> None:
+    sizes = []
+    for count in (0, 1000):
+        wire.answers = {"a": numbers(0, count)}
+        sizes.append(size(wire.sync()))
+    row_id, digest = 36, 12
+    remembered = row_id + len('"":"",') + digest + len("=") + row_id
+    time = len('"2025-06-01T00:00:00Z"')
+    assert sizes[1] - sizes[0] <= 1000 * (2 * remembered + row_id + 1) + 2 * time
+
+
+# --------------------------------------------------------------------------------------------------- how often
+
+
+@pytest.mark.parametrize("failing", [None, "b099"])
+def test_state_is_written_every_ten_seconds_at_most_and_at_the_end(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, failing: str | None
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    sync_business = running.Run.sync_business
+
+    def slowly(self: running.Run, *arguments: Any) -> None:  # noqa: ANN401
+        sync_business(self, *arguments)
+        clock.now += 3
+
+    monkeypatch.setattr(running, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(running.Run, "sync_business", slowly)
+    wire.answers = {f"b{number:03}": numbers(number, 1) for number in range(100)}
+    if failing:
+        wire.answers[failing] = None
+    run = wire.sync()
+    assert run.returncode == (1 if failing else 0)
+    done, written = 0, []
+    for message in run.messages:
+        done += message["type"] == "RECORD" and message["stream"] == "businesses"
+        if message["type"] == "STATE":
+            written.append(done)
+            partitions = message["value"]["bookmarks"]["webhooks"]["partitions"]
+            assert len(partitions) == done  # each STATE holds what stands before it, and no more
+    assert written == [*range(4, 100, 4), *([] if failing else [100]), 99 if failing else 100]
+    assert run.messages[-1]["type"] == "STATE"
+
+
+def test_a_quick_run_writes_one_state_however_many_businesses_there_are(wire: Wire) -> None:
+    wire.answers = {f"b{number}": numbers(number, 1) for number in range(100)}
+    assert len(wire.sync().of("STATE")) == 1
+
+
+# ------------------------------------------------------------------------------------------------ nothing quadratic
+
+
+def test_five_times_the_businesses_are_five_times_the_work(wire: Wire) -> None:
+    few, many = (
+        two_runs(
+            wire,
+            {f"b{n:04}": numbers(2 * n, 2) for n in range(count)},
+            {f"b{n:04}": numbers(2 * n + 1, 2, enabled=False) for n in range(count)},
+        )
+        for count in (200, 1000)
+    )
+    assert many[0] < 5.2 * few[0]
+    assert many[1] < 5.2 * few[1]
+    assert size(many[2]) < 5.1 * size(few[2])
+    assert len(many[2].stdout) < 5.2 * len(few[2].stdout)
+
+
+def test_ten_times_the_instances_are_ten_times_the_work(wire: Wire) -> None:
+    few, many = (
+        two_runs(wire, {"a": numbers(0, count)}, {"a": [*numbers(count // 2, count // 2, enabled=False),
+                                                        *(instance(uuid_of(n)) for n in range(count // 2))]})
+        for count in (2_000, 20_000)
+    )  # fmt: skip
+    assert [len(run.records("webhooks")) for _, _, run in (few, many)] == [2_000, 20_000]  # half of them deleted
+    assert many[0] < 10.2 * few[0]
+    assert many[1] < 10.2 * few[1]
+    assert size(many[2]) < 10.1 * size(few[2])
+
+
+def test_ten_times_the_webhooks_of_an_instance_are_ten_times_the_work(wire: Wire) -> None:
+    def hooks(count: int, first: int = 0) -> dict[str, list[dict[str, Any]] | None]:
+        return {"a": [instance("i", *(webhook(uuid_of(n)) for n in range(first, first + count)))]}
+
+    few, many = (two_runs(wire, hooks(count), hooks(count, count // 2)) for count in (500, 5_000))
+    assert many[0] < 10.2 * few[0]
+    assert many[1] < 10.2 * few[1]
