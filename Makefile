@@ -15,7 +15,7 @@ DEV_PACKAGES := --group dev --editable .
 MELTANO_PACKAGES := 'meltano>=4.4.1,<5' 'duckdb<1.3'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs clean python
+.PHONY: help demo test lint types docs bench clean python
 .DELETE_ON_ERROR:
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo 'make lint    ruff: rules and format'
 	@echo 'make types   mypy --strict'
 	@echo 'make docs    write the tables in README.md and docs/ that repeat a declaration'
+	@echo 'make bench   how fast the tap is, against a floor and the SDK template: some minutes, prints Markdown'
 	@echo 'make clean   remove what the above have set up (not your state, not your data)'
 	@echo 'With another Python: make demo PYTHON=python3.12'
 	@echo "Without the slow tests: make test PYTEST='-m \"not e2e\"'"
@@ -47,6 +48,11 @@ types: $(DEV)/stamp
 
 docs: $(DEV)/stamp
 	@$(DEV)/bin/python -m tools.docs
+
+bench: $(DEV)/stamp
+	@echo 'Benchmark: leave the machine alone meanwhile'
+	@$(DEV)/bin/python -m compileall -q $(DEV)/lib tap_instances >/dev/null || true
+	@$(DEV)/bin/python -m benchmarks.run $(BENCH)
 
 # A virtual environment $(1) with the packages $(2).
 define environment

@@ -64,20 +64,33 @@ def make_body(instances: int, *, seed: int = 1, unknown: bool = False) -> bytes:
     return json.dumps({"businessId": "b", "name": "Bench", "Instances": items}, ensure_ascii=False).encode()
 
 
+LAUNCHER = """
+import json, os, subprocess, sys, time
+started = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:])
+_, status, usage = os.wait4(process.pid, 0)
+seconds = time.perf_counter() - started
+process.returncode = os.waitstatus_to_exitcode(status)
+result = [process.returncode, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024]
+print(json.dumps(result), file=open(os.environ["RESULT"], "w"))
+"""
+
+
 def measure(command: list[str], config: dict[str, Any], folder: Path, result: Result) -> None:
     """Run a command once; add what it took and what it wrote."""
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     argv = [str(folder / "config.json") if word == "CONFIG" else word for word in command]
+    # A launcher of a few MB: a child's peak counts from its parent's size on, and this process holds the bodies.
+    launcher = [sys.executable, "-S", "-c", LAUNCHER, *argv]
+    environment = {**os.environ, "RESULT": str(folder / "result.json")}
     with (folder / "out").open("wb") as out, (folder / "log").open("wb") as log:
-        started = time.perf_counter()
-        process = subprocess.Popen(argv, stdout=out, stderr=log, cwd=HERE.parent)  # noqa: S603
-        _, status, usage = os.wait4(process.pid, 0)
-        result.seconds.append(time.perf_counter() - started)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{command}: exit {process.returncode}\n{(folder / 'log').read_text()[-2000:]}")
-    result.cpu.append(usage.ru_utime + usage.ru_stime)
-    result.peak = max(result.peak, usage.ru_maxrss // 1024)
+        subprocess.run(launcher, stdout=out, stderr=log, cwd=HERE.parent, env=environment, check=True)  # noqa: S603
+    code, seconds, cpu, peak = json.loads((folder / "result.json").read_text())
+    if code:
+        sys.exit(f"{command}: exit {code}\n{(folder / 'log').read_text()[-2000:]}")
+    result.seconds.append(seconds)
+    result.cpu.append(cpu)
+    result.peak = max(result.peak, peak)
     if not result.counts:
         with (folder / "out").open("rb") as lines:
             for line in lines:

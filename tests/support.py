@@ -84,15 +84,16 @@ def sync(config: dict[str, Any], *, state: dict[str, Any] | None = None, catalog
     code: Any = 0
     try:
         with contextlib.redirect_stdout(out):
-            copies = [json.loads(json.dumps(value)) if value is not None else None for value in (config, state, catalog)]
-            TapInstances(config=copies[0], state=copies[1], catalog=copies[2]).sync_all()
+            inputs = {"config": config, "state": state, "catalog": catalog}
+            copies: dict[str, Any] = {name: json.loads(json.dumps(value)) for name, value in inputs.items()}
+            TapInstances(**copies).sync_all()
     except SystemExit as end:
         code = end.code
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
     out.flush()
-    return Run(int(code or 0), out.buffer.getvalue().decode(), log.getvalue())  # type: ignore[attr-defined]
+    return Run(int(code or 0), out.buffer.getvalue().decode(), log.getvalue())
 
 
 def discover(**config: Any) -> dict[str, Any]:  # noqa: ANN401
