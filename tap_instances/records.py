@@ -15,18 +15,40 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgspec
+from typing_extensions import override
 
 from tap_instances.redact import JWT, is_secret_name, mask_url
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 UTC: Final = timezone.utc
 PARTS: Final = ("Auth", "WhatsApp")  # objects of an instance that become columns of its row
 LITERALS: Final = {b"true": True, b"false": False, b"null": None}
 MAX_DEPTH: Final = 100  # a value nested deeper is kept as its JSON text
+MAX_DIGITS: Final = 4300  # so is a longer integer, which Python, and so most targets, refuse to read
 
-encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+
+class Number(Decimal):
+    """A number that is written as it came: ``1e5`` stays ``1e5``, ``-0`` stays ``-0``."""
+
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        """Keep the number's JSON text."""
+        self = super().__new__(cls, text)
+        self.text = str(text)
+        return self
+
+    @override
+    def __str__(self) -> str:
+        return self.text
+
+
+encode: Final = msgspec.json.Encoder(enc_hook=lambda number: msgspec.Raw(str(number).encode())).encode
 
 
 class Column(NamedTuple):
@@ -129,7 +151,9 @@ def read_business(body: dict[str, Any], reading: Reading) -> bytes:
     row, extra = _blank("businesses", reading), {}  # type: tuple[dict[str, Any], dict[str, Any]]
     row.update(business_id=reading.business_id, observed_at=reading.observed_at)
     rest = dict(body)
-    _use_up(rest, "businessId", reading.business_id, extra, reading)
+    business_id = rest.pop("businessId", None)
+    if _differs(business_id, reading.business_id):
+        _keep(extra, "businessId", business_id, "businesses", reading)
     _fill(row, extra, rest, "businesses", "", reading)
     return _finish(row, extra)
 
@@ -170,7 +194,9 @@ def _read_webhook(item: Any, where: str, instance_id: str, reading: Reading) -> 
     row["instance_id"] = instance_id
     rest = dict(item)
     events = rest.pop("WebhookEvents", None)
-    _use_up(rest, "instanceInstanceId", instance_id, extra, reading)
+    owner = rest.pop("instanceInstanceId", None)
+    if _differs(owner, instance_id):
+        _keep(extra, "instanceInstanceId", owner, "webhooks", reading)
     _fill(row, extra, rest, "webhooks", "", reading)
     if row["url"] and not reading.include_secrets:
         row["url"] = mask_url(row["url"])
@@ -230,11 +256,9 @@ def _key(item: Any, name: str, where: str, reading: Reading) -> str | None:  # n
     return None
 
 
-def _use_up(rest: dict[str, Any], name: str, expected: str, extra: dict[str, Any], reading: Reading) -> None:
-    """Drop a copy of a key that is known anyway; keep it where it says something else."""
-    value = rest.pop(name, None)
-    if value is not None and to_text(value) != expected:
-        _keep(extra, name, value, "", reading)
+def _differs(copy: Any, key: str) -> bool:  # noqa: ANN401
+    """Tell whether a copy of a key says something else than the key, which is known anyway."""
+    return copy is not None and to_text(copy) != key
 
 
 def _fill(  # noqa: PLR0913
@@ -246,11 +270,9 @@ def _fill(  # noqa: PLR0913
         if value is None:
             continue
         path = prefix + name
-        column = columns.get(path)
+        column = columns.get(path) if "." not in name else None
         if column is None:
-            path = prefix + clean_text(name)
-            reading.findings.unknown[f"{stream}.{path}"] = None
-            _keep(extra, path, value, stream, reading)
+            _keep_unknown(extra, prefix + clean_text(name), value, stream, reading)
         elif column.secret and not reading.include_secrets:
             continue
         elif (converted := CONVERTERS[column.kind](value)) is MISFIT:
@@ -263,8 +285,13 @@ def keep_unknown(extra: dict[str, Any], path: str, raw: bytes, stream: str, read
     """Keep the JSON value of a key that no column knows."""
     value = parse_json(raw) if raw not in LITERALS else LITERALS[raw]
     if value is not None:
+        _keep_unknown(extra, path, value, stream, reading)
+
+
+def _keep_unknown(extra: dict[str, Any], path: str, value: Any, stream: str, reading: Reading) -> None:  # noqa: ANN401
+    _keep(extra, path, value, stream, reading)
+    if f"{stream}.{path}" not in reading.findings.withheld:
         reading.findings.unknown[f"{stream}.{path}"] = None
-        _keep(extra, path, value, stream, reading)
 
 
 def _keep(extra: dict[str, Any], path: str, value: Any, stream: str, reading: Reading) -> None:  # noqa: ANN401
@@ -402,10 +429,10 @@ def parse_json(raw: bytes) -> Any:  # noqa: ANN401
 
 
 def _number(text: str) -> Any:  # noqa: ANN401
-    if len(text) < 4000 and text.lstrip("-").isdigit():  # noqa: PLR2004 (Python refuses longer integers)
-        return int(text)
+    if (digits := text.removeprefix("-")).isdigit() and text != "-0":
+        return int(text) if len(digits) <= MAX_DIGITS else text
     try:
-        return Decimal(text)
+        return Number(text)
     except InvalidOperation:  # an exponent beyond any number's: its text is all there is
         return text
 

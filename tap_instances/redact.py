@@ -18,8 +18,9 @@ MASK = "***"
 SECRET_WORDS = ("token", "jwt", "secret", "passw", "apikey", "authorization", "credential", "cookie")
 SECRET_PARAMETERS = frozenset({"key", "auth", "sig", "signature", "code"})
 
-JWT = re.compile(r"\beyJ[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*)?")
-_USERINFO = re.compile(r"^(\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?(?://)?[^/?#:@]*:)[^/?#]*@")
+# Not within a run of its own characters: each of many "-eyJ" would be followed to the run's end, and that is quadratic.
+JWT = re.compile(r"(?<![\w-])eyJ[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*)?")
+_USERINFO = re.compile(r"^(\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?/*[^/?#:@]*:)[^/?#]*@")
 _USERINFO_IN_TEXT = re.compile(r"(://[^/?#:@\s]*:)[^/?#\s]*@")
 _PARAMETER = re.compile(r"(?:^|;)([^=;]*)=")
 _PARAMETER_IN_TEXT = re.compile(r"([?&;]([^\s?&;=#]+)=)[^\s&;#\"'<>]+")
@@ -35,10 +36,8 @@ def is_secret_name(name: str) -> bool:
 def mask_url(url: str) -> str:
     """Hide a URL's password and the values of credential-like query parameters; leave the rest as it is."""
     url = _USERINFO.sub(rf"\1{MASK}@", url)
-    head, question, tail = url.partition("?")
-    if not question:
-        return url
-    query, number_sign, fragment = tail.partition("#")
+    address, number_sign, fragment = url.partition("#")
+    head, question, query = address.partition("?")
     return head + question + "&".join(map(_mask_parameter, query.split("&"))) + number_sign + fragment
 
 
