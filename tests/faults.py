@@ -11,6 +11,7 @@ import json
 import socket
 import struct
 import threading
+from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -168,7 +169,8 @@ class FaultServer:
     ) -> None:
         self.requests: list[Request] = []
         self._scripts = businesses or {}
-        self._acts = acts
+        self._turns: Counter[int] = Counter()  # of each script
+        self.acts = acts
         self._tls = tls
         self._over = threading.Event()
         self._lock = threading.Lock()
@@ -223,10 +225,10 @@ class FaultServer:
 
     def _act(self, request: Request) -> Act:
         with self._lock:
-            acts = self._scripts.get(request.business, self._acts)
-            number = self.asked(request.business)
             self.requests.append(request)
-        return acts[min(number, len(acts) - 1)]
+            acts = self._scripts.get(request.business, self.acts)
+            self._turns[id(acts)] += 1
+            return acts[min(self._turns[id(acts)], len(acts)) - 1]
 
 
 def _read_request(wire: socket.socket) -> Request | None:
