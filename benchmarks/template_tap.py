@@ -21,7 +21,7 @@ TIMES = ("createdAt", "updatedAt")
 
 
 def _schema(key: str, texts: Iterable[str], flags: Iterable[str] = (), objects: Iterable[str] = ()) -> dict[str, Any]:
-    properties = [th.Property(key, th.StringType, required=True)]
+    properties: list[th.Property[Any]] = [th.Property(key, th.StringType, required=True)]
     properties += [th.Property(name, th.StringType) for name in texts]
     properties += [th.Property(name, th.BooleanType) for name in flags]
     properties += [th.Property(name, th.DateTimeType) for name in TIMES]
@@ -40,17 +40,18 @@ class CodeChatStream(RESTStream[None]):
         """The server."""
         return str(self.config["api_url"])
 
-    @property
-    def path(self) -> str:
+    path = "/api/v2/business/{business_id}/instance/connected"
+
+    def get_url(self, context: Any) -> str:  # noqa: ANN401, ARG002
         """The one endpoint."""
-        return f"/api/v2/business/{self.config['business_id']}/instance/connected"
+        return self.url_base + self.path.format(business_id=self.config["business_id"])
 
     @property
     def authenticator(self) -> BearerTokenAuthenticator:
         """The business's token."""
         return BearerTokenAuthenticator(token=self.config["auth_token"])
 
-    def get_new_paginator(self) -> None:  # type: ignore[override]
+    def get_new_paginator(self) -> None:
         """There are no pages."""
 
 

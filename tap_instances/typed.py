@@ -10,7 +10,6 @@ What it was worth: see docs/performance.md.
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 UTC: Final = timezone.utc
 TYPES: Final[dict[str, Any]] = {"text": str | None, "flag": bool | None, "time": datetime | None}
 MAX_LEARNT: Final = 64  # new keys; a server that invents keys without end goes the general way
+MAX_KEPT, SHORT = 4096, 64  # values of such keys that are looked at once; bytes
 LEARNABLE: Final = re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]*')  # the keys that msgspec takes as a field's
 # The types cannot see these: an escape that is U+0000 or half a pair, and a fraction that they would round.
 ODD: Final = (re.compile(rb"\\u(?:0000|[dD][89a-fA-F])"), re.compile(rb"\.[0-9]{7}"))
@@ -59,6 +59,7 @@ class TypedReader:
         """Derive the structs from the schemas."""
         self.include_secrets = include_secrets
         self._learnt: dict[str, list[str]] = {"": [], "Auth.": [], "WhatsApp.": [], "Webhook": [], "WebhookEvents": []}
+        self._kept: dict[tuple[str, str, bytes], dict[str, Any]] = {}
         self._derive()
 
     def read(self, item: Any, index: int, reading: Reading, *, odd: bool) -> Instance | None:  # noqa: ANN401
@@ -68,8 +69,10 @@ class TypedReader:
         """
         if isinstance(item, Raw):
             if not (odd and looks_odd(bytes(item))):
-                with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, _OddError):
+                try:
                     return self._typed(self._decode(item), reading)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _OddError):
+                    pass  # the general way knows what it is
             item = records.parse_json(bytes(item))
             self._learn(item)
         return records.read_instance(item, f"Instances[{index}]", reading)
@@ -181,9 +184,8 @@ class TypedReader:
             webhook.events, webhook.events_updated_at = records.encode(row), own[-1]
         return webhook
 
-    @staticmethod
     def _take(  # noqa: PLR0913
-        shape: Shape, values: tuple[Any, ...], stream: str, prefix: str, extra: dict[str, Any], reading: Reading
+        self, shape: Shape, values: tuple[Any, ...], stream: str, prefix: str, extra: dict[str, Any], reading: Reading
     ) -> tuple[Any, ...]:
         """Return the values that are columns, and put the learnt keys' values where they are kept."""
         for index in shape.times:
@@ -192,5 +194,17 @@ class TypedReader:
                 raise _OddError
         for key, raw in zip(shape.learnt, values[-len(shape.learnt) :], strict=True) if shape.learnt else ():
             if raw is not UNSET:
-                records.keep_unknown(extra, prefix + key, bytes(raw), stream, reading)
+                self._keep(prefix + key, bytes(raw), stream, extra, reading)
         return values[: shape.width]
+
+    def _keep(self, path: str, raw: bytes, stream: str, extra: dict[str, Any], reading: Reading) -> None:
+        """Keep a learnt key's value; most are flags or words that were met before."""
+        kept = self._kept.get((stream, path, raw))
+        if kept is None:
+            kept = {}
+            records.keep_unknown(kept, path, raw, stream, reading)
+            if len(raw) <= SHORT and len(self._kept) < MAX_KEPT:
+                self._kept[stream, path, raw] = kept
+        if not extra.keys().isdisjoint(kept):  # two keys of one path: the general way keeps them apart
+            raise _OddError
+        extra.update(kept)
