@@ -1,0 +1,288 @@
+"""A world that changes as it likes, a server and a target that fail as they like, and what must hold all the same.
+
+Hypothesis chooses the steps. What a step changes it changes as CodeChat does: ids are not used again, and an edit moves
+`updatedAt`, though to any time, since clocks err. After each whole run the tables are held against the world, and may
+differ from it in two things only, which no tap can know that keeps a bounded state (the documentation tells them):
+
+* a webhook that was deleted while its instance was not listed, or moved, stays as it was loaded (*unseen*);
+* what a run loaded whose STATE was lost, and was undone before the next run, stays as it was loaded (*undone*).
+
+Both are computed here from what the last kept STATE can have known, and from nothing of the tap's.
+"""
+
+# ruff: noqa: D102 - a rule's name is its description
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tap_instances import run as running
+from tests.simulated_target import SimulatedTarget
+from tests.wire import Wire, instance, webhook
+
+if TYPE_CHECKING:
+    from tests.support import Run
+
+BUSINESSES = ("a", "b", "c")
+REMEMBERING = ("webhooks", "webhook_events")
+STARTING = datetime(2025, 3, 1, tzinfo=timezone.utc)
+
+Listing = dict[str, dict[str, set[str]]]  # business -> instance -> webhooks
+one_of_them = st.integers(0, 2**16)
+
+
+class StateMachine(RuleBasedStateMachine):
+    """The world, the server, the tap between them, and the target."""
+
+    activate = False
+    counts: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self) -> None:
+        """Begin with businesses that have nothing."""
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.wire = Wire(self.patch)
+        self.home: dict[str, str] = {}  # instance -> business
+        self.away: set[str] = set()
+        self.instances: dict[str, dict[str, Any]] = {}  # as the API gives them
+        self.number = 0
+        self.clock = STARTING
+        self.known: dict[str, Listing] = {stream: {} for stream in REMEMBERING}  # to the last STATE that was kept
+        self.known_at: dict[str, set[str]] = {name: set() for name in BUSINESSES}  # observed_at of kept runs
+        self.ever: set[tuple[str, Any]] = set()  # (stream, key) of what was loaded
+
+    @invariant()
+    def count(self) -> None:
+        """Count the steps."""
+        self.counts["steps"] += 1
+
+    def teardown(self) -> None:
+        """Give the client back."""
+        self.patch.undo()
+
+    @initialize(hard_delete=st.booleans())
+    def choose_the_target(self, *, hard_delete: bool) -> None:
+        self.target = SimulatedTarget(hard_delete=hard_delete)
+
+    # -------------------------------------------------------------------------------------------------- the world
+
+    def new_id(self, prefix: str) -> str:
+        """Make an id that was never used."""
+        self.number += 1
+        return f"{prefix}{self.number}"
+
+    def now(self) -> str:
+        """Read a clock that may jump; no time is read twice."""
+        self.number += 1
+        return (self.clock + timedelta(microseconds=self.number)).isoformat()
+
+    def some_instance(self, which: int) -> dict[str, Any]:
+        """Choose an instance, connected or not."""
+        return self.instances[list(self.instances)[which % len(self.instances)]]
+
+    def some_webhook(self, which: int) -> tuple[dict[str, Any], int]:
+        """Choose a webhook of any instance: the instance, and its place in it."""
+        places = [(item, place) for item in self.instances.values() for place in range(len(item["Webhook"]))]
+        return places[which % len(places)]
+
+    def has_webhooks(self) -> bool:
+        """Tell whether there is one to choose."""
+        return any(item["Webhook"] for item in self.instances.values())
+
+    @rule(business=st.sampled_from(BUSINESSES), webhooks=st.integers(0, 3))
+    def create_an_instance(self, business: str, webhooks: int) -> None:
+        name = self.new_id("i")
+        self.instances[name] = instance(name, *(webhook(self.new_id("w"), self.now()) for _ in range(webhooks)))
+        self.home[name] = business
+
+    @precondition(lambda self: self.instances)
+    @rule(which=one_of_them)
+    def create_a_webhook(self, which: int) -> None:
+        self.some_instance(which)["Webhook"].append(webhook(self.new_id("w"), self.now()))
+
+    @precondition(lambda self: self.has_webhooks())
+    @rule(which=one_of_them, enabled=st.booleans())
+    def edit_a_webhook(self, which: int, *, enabled: bool) -> None:
+        item, place = self.some_webhook(which)
+        item["Webhook"][place].update(enabled=enabled, updatedAt=self.now())
+
+    @precondition(lambda self: self.has_webhooks())
+    @rule(which=one_of_them, flag=st.booleans())
+    def toggle_an_event(self, which: int, *, flag: bool) -> None:
+        """Change only the events, or give back those that the webhook had lost."""
+        item, place = self.some_webhook(which)
+        hook = item["Webhook"][place]
+        hook["WebhookEvents"] = {**webhook(hook["webhookId"], self.now())["WebhookEvents"], "messagesUpsert": flag}
+
+    @precondition(lambda self: self.has_webhooks())
+    @rule(which=one_of_them)
+    def take_the_events_of_a_webhook_away(self, which: int) -> None:
+        item, place = self.some_webhook(which)
+        item["Webhook"][place]["WebhookEvents"] = None
+
+    @precondition(lambda self: self.has_webhooks())
+    @rule(which=one_of_them)
+    def delete_a_webhook(self, which: int) -> None:
+        item, place = self.some_webhook(which)
+        del item["Webhook"][place]
+
+    @precondition(lambda self: self.instances)
+    @rule(which=one_of_them)
+    def disconnect_or_reconnect_an_instance(self, which: int) -> None:
+        self.away ^= {self.some_instance(which)["instanceId"]}
+
+    @precondition(lambda self: self.instances)
+    @rule(which=one_of_them, business=st.sampled_from(BUSINESSES))
+    def move_an_instance(self, which: int, business: str) -> None:
+        self.home[self.some_instance(which)["instanceId"]] = business
+
+    @precondition(lambda self: self.instances)
+    @rule(which=one_of_them)
+    def delete_an_instance(self, which: int) -> None:
+        name = self.some_instance(which)["instanceId"]
+        del self.instances[name], self.home[name]
+        self.away.discard(name)
+
+    @rule(days=st.integers(-400, 400))
+    def let_the_servers_clock_jump(self, days: int) -> None:
+        self.clock = STARTING + timedelta(days=days)
+
+    def listed(self) -> dict[str, list[dict[str, Any]]]:
+        """Give what the endpoint answers for each business."""
+        here = {name: item for name, item in self.instances.items() if name not in self.away}
+        return {b: [item for name, item in here.items() if self.home[name] == b] for b in BUSINESSES}
+
+    # --------------------------------------------------------------------------------------------------- the runs
+
+    def sync(self, *, failing: frozenset[str], often: bool) -> Run:
+        """Run the tap from the STATE that the target kept last."""
+        listed = self.listed()
+        self.wire.answers = {name: None if name in failing else listed[name] for name in BUSINESSES}
+        self.patch.setattr(running, "STATE_INTERVAL", -1.0 if often else 3600.0)
+        run = self.wire.sync(self.target.state, emit_activate_version_messages=self.activate)
+        assert run.returncode == bool(failing), run.stderr
+        return run
+
+    def keep(self, run: Run, until: int) -> None:
+        """Note what the last STATE before a position knows, from what stands before it."""
+        states = [place for place, message in enumerate(run.messages[:until]) if message["type"] == "STATE"]
+        listed = self.listed()
+        for message in run.messages[: states[-1] if states else 0]:
+            if message["type"] == "RECORD" and message["stream"] == "businesses":
+                name, observed_at = message["record"]["business_id"], message["record"]["observed_at"]
+                self.known_at[name].add(observed_at)
+                for stream in REMEMBERING:
+                    self.known[stream][name] = {item["instanceId"]: listed_in(stream, item) for item in listed[name]}
+
+    @rule(failing=st.frozensets(st.sampled_from(BUSINESSES), min_size=1), often=st.booleans())
+    def run_while_the_server_fails(self, failing: frozenset[str], *, often: bool) -> None:
+        before = {stream: dict(self.target.tables.get(stream, {})) for stream in ("businesses", "instances")}
+        run = self.sync(failing=failing, often=often)
+        assert not run.of("ACTIVATE_VERSION")
+        self.target.load(run.messages)
+        self.keep(run, len(run.messages))
+        for stream, rows in before.items():
+            for key, row in rows.items():
+                if row["business_id"] in failing:  # as it was, or it moved
+                    now = self.target.tables[stream][key]
+                    assert now == row or now["business_id"] not in failing
+        self.check_that_nothing_is_missing()
+        self.counts["failed runs"] += 1
+
+    @rule(where=st.floats(0, 1), ahead=st.lists(st.floats(0, 1), min_size=5, max_size=5), often=st.booleans(),
+          failing=st.frozensets(st.sampled_from(BUSINESSES), max_size=1))  # fmt: skip
+    def run_while_the_target_dies(
+        self, where: float, ahead: list[float], *, often: bool, failing: frozenset[str]
+    ) -> None:
+        run = self.sync(failing=failing, often=often)
+        cut = round(where * len(run.messages))
+        kept = max(
+            (place for place, message in enumerate(run.messages[:cut]) if message["type"] == "STATE"), default=-1
+        )
+        streams = ("businesses", "instances", *REMEMBERING, "connection_changes")
+        cuts = {stream: kept + 1 + round(part * (cut - kept - 1)) for stream, part in zip(streams, ahead, strict=True)}
+        self.target.load(run.messages[:cut], cuts)
+        self.keep(run, cut)
+        self.check_that_nothing_is_missing()
+        self.counts["crashed runs"] += 1
+
+    @rule(often=st.booleans())
+    def run_whole(self, *, often: bool) -> None:
+        run = self.sync(failing=frozenset(), often=often)
+        self.target.load(run.messages)
+        self.check_what_is_connected()
+        for stream in REMEMBERING:
+            self.check_what_is_live(stream)
+        self.keep(run, len(run.messages))
+        self.check_the_connection_changes()
+        self.check_that_nothing_is_missing()
+        again = self.sync(failing=frozenset(), often=often)
+        assert [again.records(stream) for stream in (*REMEMBERING, "connection_changes")] == [[], [], []]
+        self.counts["whole runs"] += 1
+
+    # ----------------------------------------------------------------------------------------------- what must hold
+
+    def check_what_is_connected(self) -> None:
+        """*Connected now* is the world, and with ACTIVATE_VERSION there is nothing else."""
+        listed = {(name, item["instanceId"]) for name, items in self.listed().items() for item in items}
+        assert self.target.connected() == listed
+        if self.activate:
+            assert {(row["business_id"], row["instance_id"]) for row in self.target.rows("instances")} == listed
+
+    def check_what_is_live(self, stream: str) -> None:
+        """What is live under the connected instances is the world's, or what nobody could see go."""
+        live, table = self.target.live(stream), self.target.tables[stream]
+        for name, items in self.listed().items():
+            for item in items:
+                owner = item["instanceId"]
+                now = {
+                    hook["webhookId"]: hook for hook in item["Webhook"] if hook["webhookId"] in listed_in(stream, item)
+                }
+                for hook_id, hook in now.items():
+                    row = live[hook_id]
+                    assert row["instance_id"] == owner
+                    expected = hook if stream == "webhooks" else hook["WebhookEvents"]
+                    column = "enabled" if stream == "webhooks" else "messages_upsert"
+                    assert row[column] == expected["enabled" if stream == "webhooks" else "messagesUpsert"]
+                    assert row["updated_at"] == expected["updatedAt"].replace("+00:00", "Z")
+                more = {hook_id for hook_id, row in live.items() if row["instance_id"] == owner} - set(now)
+                known = self.known[stream].get(name, {})
+                assert not more & known.get(owner, set()), "the tap could know that they are gone"
+                self.counts["undone" if owner in known else "unseen"] += len(more)
+        if stream == "webhooks":
+            exist = {hook["webhookId"] for item in self.instances.values() for hook in item["Webhook"]}
+            assert not exist & {key[0] for key, row in table.items() if row["deleted_at"]}, "wrongly deleted"
+
+    def check_the_connection_changes(self) -> None:
+        """The changes, one after the other, end in what is connected; but for those of a run that was lost."""
+        last = self.target.last_changes()
+        connected = {place for place, row in last.items() if row["change"] == "connected"}
+        for name, owner in connected ^ self.target.connected():
+            row = last[name, owner]  # without any, nothing was told of what is connected
+            assert row["observed_at"] not in self.known_at[name], "the run that told it was kept"
+            self.counts["undone"] += 1
+
+    def check_that_nothing_is_missing(self) -> None:
+        """Rows that were loaded stay; only ACTIVATE_VERSION with hard_delete removes any."""
+        for stream in (*REMEMBERING, "connection_changes"):
+            self.ever |= {(stream, key) for key in self.target.tables.get(stream, {})}
+        assert all(key in self.target.tables[stream] for stream, key in self.ever)
+        if not self.target.hard_delete:
+            self.ever |= {("instances", key) for key in self.target.tables.get("instances", {})}
+
+
+class WithActivateVersion(StateMachine):
+    """The same, with the rows of vanished instances marked or removed by the target."""
+
+    activate = True
+    counts: ClassVar[Counter[str]] = Counter()
+
+
+def listed_in(stream: str, item: dict[str, Any]) -> set[str]:
+    """Give the webhooks of an instance that have a row in a stream."""
+    return {hook["webhookId"] for hook in item["Webhook"] if stream == "webhooks" or hook["WebhookEvents"]}

@@ -1,0 +1,114 @@
+"""A target may die after any message of a run; the next run, from the last STATE it kept, makes the tables right."""
+
+from __future__ import annotations
+
+import sys
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tap_instances import run as running
+from tests.simulated_target import SimulatedTarget
+from tests.test_replication_method import catalog_with, in_the_stream
+from tests.wire import Wire, instance, webhook
+
+if TYPE_CHECKING:
+    from tests.support import Run
+
+BEFORE = {
+    "a": [
+        instance("stays", webhook("same"), webhook("edited"), webhook("deleted"), webhook("loses its events")),
+        instance("drops", webhook("its own")),
+        instance("moves", webhook("goes along")),
+    ],
+    "b": [instance("loses all", webhook("last but one"), webhook("last")), instance("other", webhook("untouched"))],
+}
+AWAY = {"a": [], "b": [instance("comes back", webhook("old", "2024-01-01T00:00:00Z"))]}
+AFTER = {
+    "a": [
+        instance(
+            "stays",
+            webhook("same"),
+            webhook("edited", "2025-06-01T00:00:00Z", enabled=False),
+            webhook("loses its events", WebhookEvents=None),
+            webhook("added"),
+        ),
+        instance("is new", webhook("first")),
+    ],
+    "b": [
+        instance("loses all"),
+        instance("other", webhook("untouched")),
+        instance("moves", webhook("goes along")),
+        instance("comes back", webhook("old", "2024-01-01T00:00:00Z")),
+    ],
+}
+CHOICES: list[dict[str, Any]] = [
+    {"activate": False, "hard_delete": False, "full_table": ()},
+    {"activate": True, "hard_delete": False, "full_table": ()},
+    {"activate": True, "hard_delete": True, "full_table": ()},
+    {"activate": True, "hard_delete": True, "full_table": ("webhooks", "webhook_events")},
+]
+
+
+class Story:
+    """Three runs: of numbers that are away later, of what there was before, and of what came of it."""
+
+    def __init__(self, wire: Wire, *, activate: bool, hard_delete: bool, full_table: tuple[str, ...]) -> None:
+        """Choose how the runs go."""
+        self.wire, self.activate, self.hard_delete = wire, activate, hard_delete
+        self.catalog = catalog_with("FULL_TABLE", in_the_stream, *full_table)
+
+    def sync(self, target: SimulatedTarget, answers: dict[str, Any]) -> Run:
+        """Run the tap from the target's STATE."""
+        self.wire.answers = answers
+        return self.wire.sync(target.state, catalog=self.catalog, emit_activate_version_messages=self.activate)
+
+    def target(self) -> SimulatedTarget:
+        """Give a target that has loaded all but the last run."""
+        target = SimulatedTarget(hard_delete=self.hard_delete)
+        for answers in (AWAY, BEFORE):
+            target.load(self.sync(target, answers).messages)
+        return target
+
+
+@pytest.mark.parametrize("often", [True, False], ids=["a STATE a business", "one STATE"])
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_a_run_that_is_cut_after_any_message_is_made_good_by_the_next(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], choice: dict[str, Any], *, often: bool
+) -> None:
+    monkeypatch.setattr(running, "STATE_INTERVAL", -1.0 if often else 3600.0)
+    story = Story(Wire(monkeypatch), **choice)
+    before = story.target()
+    messages = story.sync(before, AFTER).messages
+    uncut = deepcopy(before)
+    uncut.load(messages)
+    assert uncut.connected() == {(name, item["instanceId"]) for name, items in AFTER.items() for item in items}
+    states = set()
+    for cut in range(len(messages) + 1):
+        target = deepcopy(before)
+        target.load(messages[:cut])
+        states.add(str(target.state))
+        target.load(story.sync(target, AFTER).messages)
+        assert target.contents() == uncut.contents(), f"cut after {cut} of {len(messages)} messages"
+        assert target.connected() == uncut.connected()
+    assert len(states) == (3 if often else 2)
+    with capsys.disabled():
+        sys.stdout.write(f"\ncrash sweep, {choice}: {len(messages) + 1} points\n")
+
+
+@pytest.mark.parametrize("hard_delete", [False, True])
+def test_a_run_that_fails_changes_nothing_of_what_was_deleted(
+    monkeypatch: pytest.MonkeyPatch, *, hard_delete: bool
+) -> None:
+    story = Story(Wire(monkeypatch), activate=True, hard_delete=hard_delete, full_table=())
+    target = story.target()
+    gone = target.contents()["instances"]
+    assert any("comes back" in row for row in gone) != hard_delete
+    for failing in ("a", "b"):
+        target.load(story.sync(target, {**BEFORE, failing: None}).messages)
+        assert target.contents()["instances"] == gone
+    target.load(story.sync(target, AFTER).messages)
+    assert {row["instance_id"] for row in target.rows("instances")} == {
+        "stays", "is new", "loses all", "other", "moves", "comes back",
+    }  # fmt: skip
