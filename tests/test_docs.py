@@ -1,0 +1,308 @@
+"""What users read is true: settings, streams, error lines, links, and every block that can be parsed or run."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlglot
+import yaml
+from packaging.requirements import Requirement
+
+from demo.codechat import CodeChat, World
+from tap_instances import changes
+from tap_instances.streams import ConnectionChangesStream, WebhookEventsStream, WebhooksStream
+from tap_instances.tap import TapInstances
+from tests.pages import (
+    anchors,
+    blocks,
+    complaints,
+    extractor,
+    files,
+    first_cells,
+    fragments,
+    links,
+    meltano,
+    pages,
+    read,
+    texts,
+)
+from tests.story import queries
+from tests.support import run_cli, sync
+from tools.docs import PAGES, ROOT, builtin, declared, kind, render
+
+if TYPE_CHECKING:
+    from tests.pages import Block
+
+KINDS = {"string": "string", "integer": "integer", "boolean": "boolean", "array": "array", "object": "object"}
+TO_COME = {"docs/performance.md"}  # linked, and written with the benchmarks
+# What would tie the project to one machine or registry; in two parts, so that this file holds none of them.
+FOREIGN = ["".join(parts) for parts in (
+    ("pypi", ".org"), ("python", "hosted"), ("npmjs", "."),
+    ("/wo", "rk/"), ("/tm", "p/dev"), ("/ro", "ot/"), ("/ho", "me/"),
+)]  # fmt: skip
+
+
+def name_of(block: Block) -> str:
+    """Name a block in a test's id."""
+    return f"{block.page}: {block.text.splitlines()[0][:40]}"
+
+
+# ------------------------------------------------------------------------------------------- the declared settings
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_tables_are_those_of_the_declaration(page: str) -> None:
+    assert read(page) == render(read(page)), "make docs writes them"
+
+
+def test_the_readme_names_every_setting_of_the_sdk() -> None:
+    assert {name for name in builtin() if f"`{name}`" not in read("README.md")} == set()
+
+
+def test_about_shows_the_declared_settings_and_what_meltano_is_told() -> None:
+    about = json.loads(run_cli(None, "--about", "--format=json").stdout)
+    assert about["settings"]["properties"].keys() == declared().keys()
+    assert set(about["capabilities"]) == set(extractor()["capabilities"])
+
+
+def test_meltano_knows_every_setting_as_it_is_declared() -> None:
+    settings = {setting["name"]: setting for setting in extractor()["settings"]}
+    assert list(settings) == list(declared())
+    for name, schema in declared().items():
+        setting = settings[name]
+        assert setting["kind"] == KINDS[kind(schema)], name
+        assert setting.get("sensitive", False) == schema.get("secret", False), name
+        assert setting.get("value") in {None, schema.get("default")}, name
+
+
+def test_each_group_of_settings_is_enough_and_nothing_less_is() -> None:
+    values = {
+        "api_url": "https://codechat.example.com",
+        "business_id": "b",
+        "auth_token": "t",
+        "businesses": [{"business_id": "b", "auth_token": "t"}],
+    }
+    for group in extractor()["settings_group_validation"]:
+        assert refusals({name: values[name] for name in group}) == []
+        for less in group:
+            assert refusals({name: values[name] for name in group if name != less})
+
+
+def refusals(config: dict[str, Any]) -> list[str]:
+    """Return why settings are refused."""
+    return TapInstances(config=config, validate_config=False)._validate_config(raise_errors=False)
+
+
+def test_the_example_environment_has_every_setting_and_only_settings() -> None:
+    example = dict(re.findall(r"^(?:# )?([A-Z]+_[A-Z_]+)=(.*)$", read(".env.example"), re.MULTILINE))
+    known: dict[str, Any] = {}
+    for plugins in meltano()["plugins"].values():
+        for plugin in plugins:
+            prefix = plugin["name"].upper().replace("-", "_")
+            known |= {f"{prefix}_{setting['name'].upper()}": setting for setting in plugin["settings"]}
+    assert example.keys() - known.keys() == set()
+    for name, schema in declared().items():
+        variable = f"TAP_INSTANCES_{name.upper()}"
+        if name not in builtin():
+            assert variable in example
+        if "default" in schema:
+            assert example[variable] == json.dumps(schema["default"])
+
+
+# -------------------------------------------------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize("page", ["docs/failures.md", "docs/inicio-rapido.pt-BR.md"])
+def test_every_documented_line_is_one_that_the_tap_says(page: str) -> None:
+    said = list(texts())
+    unknown = {
+        line: part for line in first_cells(page) for part in fragments(line) if not any(part in text for text in said)
+    }
+    assert unknown == {}
+
+
+def test_every_warning_and_error_is_documented() -> None:
+    page = read("docs/failures.md")
+    missing = {text: part for text in complaints() for part in fragments(text) if part not in page}
+    assert missing == {}, "put it into docs/failures.md"
+
+
+# ----------------------------------------------------------------------------------------------------------- blocks
+
+
+@pytest.mark.parametrize("block", blocks("json"), ids=name_of)
+def test_json_parses_and_settings_are_ones_that_the_tap_takes(block: Block) -> None:
+    value = json.loads(block.text)
+    if value.keys() & declared().keys():
+        complete = {"api_url": "https://codechat.example.com", "business_id": "b", "auth_token": "t"}
+        assert value.keys() <= declared().keys()
+        assert refusals(value if "api_url" in value else complete | value) == []
+
+
+def test_the_state_that_is_shown_is_one_that_the_tap_understands() -> None:
+    [state] = [json.loads(block.text) for block in blocks("json") if "bookmarks" in block.text]
+    kinds = {
+        stream.name: stream.memory_type for stream in (WebhooksStream, WebhookEventsStream, ConnectionChangesStream)
+    }
+    for name, bookmark in state["bookmarks"].items():
+        for partition in bookmark["partitions"]:
+            assert changes.understood(partition, kinds[name])
+
+
+@pytest.mark.parametrize("block", [block for block in blocks("json") if "stream_maps" in block.text], ids=name_of)
+def test_stream_maps_that_are_shown_work_for_deleted_rows_too(block: Block) -> None:
+    world = World.seeded(7)
+    with CodeChat(world) as server:
+        settings = world.settings(server.url) | json.loads(block.text)
+        first = sync(settings)
+        world.step()
+        second = sync(settings, state=first.state)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert [row["url"] for row in second.records("webhooks") if row["deleted_at"]] == [None, None]
+
+
+def test_the_example_on_personal_data_lets_none_of_it_out() -> None:
+    [block] = [block for block in blocks("json") if block.page == "SECURITY.md"]
+    world = World.seeded(7)
+    with CodeChat(world) as server:
+        run = sync(world.settings(server.url) | json.loads(block.text))
+    connected = [instance for business in world.businesses.values() for instance in business.connected]
+    assert len(run.records("instances")) == len(connected) > 0
+    for instance in connected:
+        personal = [instance["WhatsApp"][key] for key in ("remoteJid", "pushName", "pictureUrl")]
+        urls = [webhook["url"] for webhook in instance["Webhook"]]
+        assert [value for value in personal + urls if value and value in run.stdout] == []
+    hashed = {row["whatsapp_remote_jid"] for row in run.records("instances")}
+    assert len(hashed) == len(connected), "still one value a number: rows can be joined by it"
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=name_of)
+def test_yaml_parses(block: Block) -> None:
+    assert yaml.safe_load(block.text)
+
+
+@pytest.mark.parametrize("block", blocks("sql"), ids=name_of)
+def test_sql_parses(block: Block) -> None:
+    if block.page == "docs/inicio-rapido.pt-BR.md":
+        assert block.text in queries().values(), "one of those that are run"
+    elif block.page == "docs/warehouses.md":  # about a user: no query, and Snowflake's own
+        assert sqlglot.tokenize(block.text, read="snowflake")
+    else:
+        assert sqlglot.parse_one(block.text, read="postgres")
+
+
+@pytest.mark.parametrize("block", blocks("sh", "bash"), ids=name_of)
+def test_commands_are_ones_that_exist(block: Block) -> None:
+    assert subprocess.run(["bash", "-n"], input=block.text, text=True, check=False).returncode == 0  # noqa: S607
+    plugins = {plugin["name"]: plugin for kinds in meltano()["plugins"].values() for plugin in kinds}
+    for line in block.text.splitlines():
+        words = line.split()
+        if words[:1] == ["make"]:
+            assert [target for target in words[1:] if not has_target(target)] == []
+        if words[:1] == ["tap-instances"]:
+            assert {word.partition("=")[0] for word in words if word.startswith("--")} <= options()
+        if "meltano" in words and "run" in words:
+            assert {word for word in words[words.index("run") + 1 :] if not word.startswith("-")} <= plugins.keys()
+        for variable in re.findall(r"\b((?:TAP|TARGET)_[A-Z_]+)=", line):
+            plugin = next((name for name in plugins if variable.startswith(name.upper().replace("-", "_") + "_")), None)
+            assert plugin, variable
+            setting = variable.removeprefix(plugin.upper().replace("-", "_") + "_").lower()
+            assert setting in {each["name"] for each in plugins[plugin]["settings"]}, variable
+
+
+def options() -> set[str]:
+    """Return the command line's options."""
+    return {option for parameter in TapInstances.get_singer_command().params for option in parameter.opts}
+
+
+def has_target(name: str) -> bool:
+    """Tell whether the Makefile has a target."""
+    return re.search(rf"^{re.escape(name)}:", read("Makefile"), re.MULTILINE) is not None
+
+
+def test_a_wrong_option_exits_with_the_documented_code() -> None:
+    assert run_cli(None, "--no-such-option").returncode == 2
+
+
+def test_the_rows_in_the_readme_are_rows_of_the_demo() -> None:
+    [shown] = [block.text for block in blocks("text") if block.page == "README.md"]
+    world = World.seeded(7)
+    with CodeChat(world) as server:
+        settings = world.settings(server.url)
+        first = sync(settings)
+        world.step()
+        second = sync(settings, state=first.state)
+    rows = [message["record"] for run in (first, second) for message in run.of("RECORD")]
+    values = [{str(value) for value in row.values()} for row in rows]
+    lines = [re.split(r"\s{2,}", line.strip()) for line in shown.splitlines()]
+    times = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+    rules = [number for number, cells in enumerate(lines) if set(cells[0]) == {"-"}]
+    checked = 0
+    for rule in rules:
+        for cells in lines[rule + 1 :]:
+            if cells == [""]:
+                break
+            checked += 1
+            seen = {cell for cell in cells if not times.fullmatch(cell)}
+            assert any(seen <= row for row in values), cells
+    assert checked == 7
+
+
+# ------------------------------------------------------------------------------------------------- links and names
+
+
+@pytest.mark.parametrize("page", pages())
+def test_links_lead_somewhere(page: str) -> None:
+    broken = []
+    for link in links(page):
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent.joinpath(path).resolve() if path else ROOT / page
+        name = str(target.relative_to(ROOT))
+        if name in TO_COME and not target.exists():
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(name)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, ahead = {"README.md"}, ["README.md"]
+    while ahead:
+        page = ahead.pop()
+        for link in links(page):
+            target = (ROOT / page).parent.joinpath(link.partition("#")[0]).resolve()
+            name = str(target.relative_to(ROOT)) if target.is_relative_to(ROOT) else ""
+            if name.endswith(".md") and target.is_file() and name not in reached:
+                reached.add(name)
+                ahead.append(name)
+    assert {page for page in pages() if page.startswith("docs/") or "/" not in page} <= reached
+
+
+def test_no_file_names_a_registry_or_somebodys_machine() -> None:
+    found = []
+    for name in files():
+        text = (ROOT / name).read_bytes().decode("utf-8", "replace")
+        found += [(name, word) for word in FOREIGN if word in text]
+    assert found == []
+
+
+def test_each_dependency_is_argued() -> None:
+    page, project = read("CONTRIBUTING.md"), read("pyproject.toml")
+    listed = re.findall(r'^    "([^"]+)",$', project.partition("[project.scripts]")[0], re.MULTILINE)
+    required = {Requirement(line).name for line in listed if re.match(r"[a-z-]+>=", line)}
+    assert required >= {"singer-sdk", "msgspec"}
+    assert {name for name in required if f"| {name} |" not in page} == set()
+
+
+def test_the_overrides_in_the_design_page_are_in_the_code() -> None:
+    code = read("tap_instances/sdk.py") + read("tap_instances/tap.py")
+    page = read("docs/design.md").partition("## Where it departs")[2]
+    names = [name for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
+    assert len(names) > 5
+    assert [name for name in names if not re.search(rf"(?:def|class) {name}\b", code)] == []
