@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation
@@ -23,6 +24,8 @@ from typing_extensions import override
 from tap_instances.redact import JWT, is_secret_name, mask_url
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from typing_extensions import Self
 
 UTC: Final = timezone.utc
@@ -59,24 +62,18 @@ class Column(NamedTuple):
     secret: bool
 
 
-class Webhook(msgspec.Struct, gc=False):
-    """A webhook's finished rows; ``events`` is ``None`` where the API has no ``WebhookEvents`` object."""
-
-    id: str
-    row: bytes
-    updated_at: datetime | None = None
-    events: bytes | None = None
-    events_updated_at: datetime | None = None
-    events_readable: bool = True
+Row = tuple[str, bytes, "datetime | None"]  # its key, its JSON, its updatedAt
 
 
 class Instance(msgspec.Struct, gc=False):
-    """An instance's finished row and webhooks; not ``readable`` if its ``Webhook`` is no list and no object."""
+    """An instance's finished rows, and what of it is not there or could not be read."""
 
     id: str
     row: bytes
-    webhooks: list[Webhook]
-    readable: bool = True
+    webhooks: list[Row]
+    webhook_events: list[Row]
+    readable: bool = True  # its Webhook is a list, an object or null
+    unread_events: tuple[str, ...] = ()  # ids of webhooks whose WebhookEvents is no object
     hidden: frozenset[str] = frozenset()  # ids of webhooks that a stream map filtered out
 
 
@@ -179,39 +176,35 @@ def read_instance(item: Any, where: str, reading: Reading) -> Instance | None:  
     readable = hooks is None or isinstance(hooks, list)
     if not readable:
         _keep(extra, "Webhook", hooks, "instances", reading)
-    webhooks = [
-        _read_webhook(hook, f"{where}.Webhook[{index}]", instance_id, reading)
-        for index, hook in enumerate(hooks if isinstance(hooks, list) else ())
-    ]
-    return Instance(instance_id, _finish(row, extra), [hook for hook in webhooks if hook], readable)
+    instance = Instance(instance_id, _finish(row, extra), [], [], readable)
+    for index, hook in enumerate(hooks if isinstance(hooks, list) else ()):
+        _read_webhook(hook, f"{where}.Webhook[{index}]", instance, reading)
+    return instance
 
 
-def _read_webhook(item: Any, where: str, instance_id: str, reading: Reading) -> Webhook | None:  # noqa: ANN401
+def _read_webhook(item: Any, where: str, instance: Instance, reading: Reading) -> None:  # noqa: ANN401
+    """Add the rows of an item of ``Webhook`` to its instance's."""
     webhook_id = _key(item, "webhookId", where, reading)
     if webhook_id is None:
-        return None
+        return
     row, extra = _blank("webhooks", reading), {}  # type: tuple[dict[str, Any], dict[str, Any]]
-    row["instance_id"] = instance_id
+    row["instance_id"] = instance.id
     rest = dict(item)
-    events = rest.pop("WebhookEvents", None)
-    owner = rest.pop("instanceInstanceId", None)
-    if _differs(owner, instance_id):
+    events, owner = rest.pop("WebhookEvents", None), rest.pop("instanceInstanceId", None)
+    if _differs(owner, instance.id):
         _keep(extra, "instanceInstanceId", owner, "webhooks", reading)
     _fill(row, extra, rest, "webhooks", "", reading)
     if row["url"] and not reading.include_secrets:
         row["url"] = mask_url(row["url"])
-    if events is None or isinstance(events, dict):
-        readable = True
-    else:
-        readable = False
+    if events is not None and not isinstance(events, dict):
+        instance.unread_events += (webhook_id,)
         _keep(extra, "WebhookEvents", events, "webhooks", reading)
-    webhook = Webhook(webhook_id, _finish(row, extra), row["updated_at"], events_readable=readable)
+    instance.webhooks.append((webhook_id, _finish(row, extra), row["updated_at"]))
     if isinstance(events, dict):
         row, extra = _blank("webhook_events", reading), {}
-        row.update(instance_id=instance_id, webhook_id=webhook_id)
+        row.update(instance_id=instance.id, webhook_id=webhook_id)
         _fill(row, extra, events, "webhook_events", "", reading)
-        webhook.events, webhook.events_updated_at = _finish(row, extra), row["updated_at"]
-    return webhook
+        instance.webhook_events.append((webhook_id, _finish(row, extra), row["updated_at"]))
 
 
 def deleted_row(stream: str, instance_id: str, webhook_id: str, reading: Reading) -> bytes:
@@ -322,8 +315,8 @@ def _clean(value: Any, path: str, reading: Reading, depth: int = 0) -> Any:  # n
     if not isinstance(value, (dict, list)):
         return value
     if depth == MAX_DEPTH:
-        text = clean_text(_json_text(value))
-        return MISFIT if hide and (is_secret_name(text) or JWT.search(text)) else text
+        with _deep_recursion():
+            return encode(_clean(value, path, reading, depth + 1)).decode()
     if isinstance(value, list):
         items = [_clean(item, f"{path}[]", reading, depth + 1) for item in value]
         if MISFIT in items:
@@ -444,11 +437,12 @@ def _no_constant(name: str) -> Any:  # noqa: ANN401
 _DECODER: Final = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=_no_constant, strict=False)
 
 
-def _json_text(value: Any) -> str:  # noqa: ANN401
-    """Return a deeply nested value's JSON text; it was parsed, so its depth is bounded."""
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """Let Python go as deep as its JSON parser went."""
     limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(limit + 2000)
+    sys.setrecursionlimit(max(limit, 50_000))
     try:
-        return json.dumps(value, ensure_ascii=False, default=str)
+        yield
     finally:
         sys.setrecursionlimit(limit)

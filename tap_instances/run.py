@@ -130,10 +130,10 @@ class Run:
         self.webhook_events.emit(page, reading)
 
     def without_filtered_webhooks(self, instance: Instance) -> Instance:
-        """Return the instance with those webhooks only that the stream's map lets through."""
-        kept = [hook for hook in instance.webhooks if self.webhooks.passes(hook.row)]
-        hidden = frozenset(hook.id for hook in instance.webhooks) - {hook.id for hook in kept}
-        return msgspec.structs.replace(instance, webhooks=kept, hidden=hidden)
+        """Return the instance with the events of those webhooks only that the stream's map lets through."""
+        hidden = frozenset(key for key, row, _ in instance.webhooks if not self.webhooks.passes(row))
+        events = [row for row in instance.webhook_events if row[0] not in hidden]
+        return msgspec.structs.replace(instance, webhook_events=events, hidden=hidden)
 
     def write_state(self) -> None:
         """Write STATE, after whatever waits for a batch."""

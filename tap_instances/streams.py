@@ -16,11 +16,8 @@ from tap_instances.sdk import FULL_TABLE, ConnectedStream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
-    from tap_instances.records import Instance, Reading
-
-Rows = list[tuple[str, bytes, "datetime | None"]]  # key, row, updatedAt
+    from tap_instances.records import Instance, Reading, Row
 
 
 class BusinessesStream(ConnectedStream):
@@ -48,13 +45,13 @@ class RememberingStream(ConnectedStream):
     replication_key = "updated_at"
     can_be_full_table = True
 
-    def rows(self, instance: Instance) -> Rows:
+    def rows(self, instance: Instance) -> list[Row]:
         """Return this stream's rows of an instance."""
         raise NotImplementedError
 
-    def readable(self, instance: Instance) -> bool:
-        """Tell whether all of this stream's rows of an instance could be read."""
-        raise NotImplementedError
+    def unread(self, instance: Instance) -> tuple[str, ...]:  # noqa: ARG002
+        """Return the keys of rows that are there and could not be read."""
+        return ()
 
     @override
     def begin(self, business_id: str) -> None:
@@ -72,17 +69,20 @@ class RememberingStream(ConnectedStream):
             before = self._before.get(instance.id)
             if instance.hidden and before:  # what a map hides is forgotten, not gone
                 before = self._before[instance.id] = changes.forget(before, instance.hidden)
-            if before and not self.readable(instance):  # what cannot be read is not gone
-                read = {hook.id: hook.events_readable for hook in instance.webhooks}
-                known = changes.recall(before).items()
-                kept = {key: value for key, value in known if not (instance.readable and read.get(key, True))}
+            if before and (not instance.readable or instance.unread_events):  # what cannot be read is not gone
+                known = changes.recall(before)
+                kept = (
+                    {key: known[key] for key in self.unread(instance) if key in known} if instance.readable else known
+                )
                 memory = changes.remember({**kept, **digests})
             whole = self.replication_method == FULL_TABLE
             if instance.id in self._now or len(digests) < len(rows):  # an id twice: which is right cannot be known
                 both = [*changes.recall(self._now.get(instance.id, "")), *changes.recall(memory)]
                 memory, whole = changes.remember(dict.fromkeys(both, "")), True
             self._now[instance.id] = memory
-            new = digests if whole else changes.changed(before, digests) if memory != before else ()
+            if memory == before and not whole:
+                continue
+            new = digests if whole or before is None else changes.changed(before, digests)
             for key, row, updated_at in rows:
                 if key in new:
                     out.append(row)
@@ -115,12 +115,8 @@ class WebhooksStream(RememberingStream):
     parent_stream_type = InstancesStream
 
     @override
-    def rows(self, instance: Instance) -> Rows:
-        return [(hook.id, hook.row, hook.updated_at) for hook in instance.webhooks]
-
-    @override
-    def readable(self, instance: Instance) -> bool:
-        return instance.readable
+    def rows(self, instance: Instance) -> list[Row]:
+        return instance.webhooks
 
 
 class WebhookEventsStream(RememberingStream):
@@ -131,12 +127,12 @@ class WebhookEventsStream(RememberingStream):
     parent_stream_type = WebhooksStream
 
     @override
-    def rows(self, instance: Instance) -> Rows:
-        return [(hook.id, hook.events, hook.events_updated_at) for hook in instance.webhooks if hook.events is not None]
+    def rows(self, instance: Instance) -> list[Row]:
+        return instance.webhook_events
 
     @override
-    def readable(self, instance: Instance) -> bool:
-        return instance.readable and all(hook.events_readable for hook in instance.webhooks)
+    def unread(self, instance: Instance) -> tuple[str, ...]:
+        return instance.unread_events
 
 
 class ConnectionChangesStream(ConnectedStream):

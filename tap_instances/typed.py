@@ -10,6 +10,7 @@ What it was worth: see docs/performance.md.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -23,7 +24,7 @@ from tap_instances.redact import mask_url
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tap_instances.records import Instance, Reading, Webhook
+    from tap_instances.records import Instance, Reading
 
 UTC: Final = timezone.utc
 TYPES: Final[dict[str, Any]] = {"text": str | None, "flag": bool | None, "time": datetime | None}
@@ -59,7 +60,7 @@ class TypedReader:
         """Derive the structs from the schemas."""
         self.include_secrets = include_secrets
         self._learnt: dict[str, list[str]] = {"": [], "Auth.": [], "WhatsApp.": [], "Webhook": [], "WebhookEvents": []}
-        self._kept: dict[tuple[str, str, bytes], dict[str, Any]] = {}
+        self._kept: dict[tuple[str, str, bytes], tuple[dict[str, Any], records.Findings]] = {}
         self._derive()
 
     def read(self, item: Any, index: int, reading: Reading, *, odd: bool) -> Instance | None:  # noqa: ANN401
@@ -67,15 +68,20 @@ class TypedReader:
 
         ``item`` is raw JSON, ``odd`` if it may hold what types cannot see; or what a body parsed otherwise holds.
         """
+        where = f"Instances[{index}]"
         if isinstance(item, Raw):
             if not (odd and looks_odd(bytes(item))):
                 try:
                     return self._typed(self._decode(item), reading)
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _OddError):
                     pass  # the general way knows what it is
-            item = records.parse_json(bytes(item))
+            try:
+                item = records.parse_json(bytes(item))
+            except RecursionError:  # msgspec passed over it, where less of the stack was in use
+                reading.findings.faults.append(f"{where} is nested too deep to be read")
+                return None
             self._learn(item)
-        return records.read_instance(item, f"Instances[{index}]", reading)
+        return records.read_instance(item, where, reading)
 
     # ----------------------------------------------------------------------------------------------- the shapes
 
@@ -163,26 +169,27 @@ class TypedReader:
         row = self._rows["instances"](
             reading.business_id, *own, *own_auth, *own_whatsapp, reading.observed_at, records.in_order(extra)
         )
-        webhooks = [self._typed_webhook(hook, instance_id, reading) for hook in item.Webhook or ()]
-        return records.Instance(instance_id, records.encode(row), webhooks)
+        instance = records.Instance(instance_id, records.encode(row), [], [])
+        for hook in item.Webhook or ():
+            self._typed_webhook(hook, instance, reading)
+        return instance
 
-    def _typed_webhook(self, hook: Any, instance_id: str, reading: Reading) -> Webhook:  # noqa: ANN401
+    def _typed_webhook(self, hook: Any, instance: Instance, reading: Reading) -> None:  # noqa: ANN401
         values, owner = astuple(hook), hook.instanceInstanceId
-        if not (webhook_id := values[0]) or (owner is not None and owner != instance_id):
+        if not (webhook_id := values[0]) or (owner is not None and owner != instance.id):
             raise _OddError
         extra: dict[str, Any] = {}
         own = self._take(self._webhook, values, "webhooks", "", extra, reading)
         url = own[self._url]
         if url and not self.include_secrets and ("?" in url or "@" in url):
             own = (*own[: self._url], mask_url(url), *own[self._url + 1 :])
-        row = self._rows["webhooks"](instance_id, *own, None, records.in_order(extra))
-        webhook = records.Webhook(webhook_id, records.encode(row), own[-1])
+        row = self._rows["webhooks"](instance.id, *own, None, records.in_order(extra))
+        instance.webhooks.append((webhook_id, records.encode(row), own[-1]))
         if (events := hook.WebhookEvents) is not None:
             extra = {}
             own = self._take(self._events, astuple(events), "webhook_events", "", extra, reading)
-            row = self._rows["webhook_events"](instance_id, webhook_id, *own, None, records.in_order(extra))
-            webhook.events, webhook.events_updated_at = records.encode(row), own[-1]
-        return webhook
+            row = self._rows["webhook_events"](instance.id, webhook_id, *own, None, records.in_order(extra))
+            instance.webhook_events.append((webhook_id, records.encode(row), own[-1]))
 
     def _take(  # noqa: PLR0913
         self, shape: Shape, values: tuple[Any, ...], stream: str, prefix: str, extra: dict[str, Any], reading: Reading
@@ -199,12 +206,15 @@ class TypedReader:
 
     def _keep(self, path: str, raw: bytes, stream: str, extra: dict[str, Any], reading: Reading) -> None:
         """Keep a learnt key's value; most are flags or words that were met before."""
-        kept = self._kept.get((stream, path, raw))
-        if kept is None:
-            kept = {}
-            records.keep_unknown(kept, path, raw, stream, reading)
+        known = self._kept.get((stream, path, raw))
+        if known is None:
+            known = {}, records.Findings()
+            records.keep_unknown(known[0], path, raw, stream, replace(reading, findings=known[1]))
             if len(raw) <= SHORT and len(self._kept) < MAX_KEPT:
-                self._kept[stream, path, raw] = kept
+                self._kept[stream, path, raw] = known
+        kept, findings = known
         if not extra.keys().isdisjoint(kept):  # two keys of one path: the general way keeps them apart
             raise _OddError
         extra.update(kept)
+        reading.findings.unknown.update(findings.unknown)
+        reading.findings.withheld.update(findings.withheld)
