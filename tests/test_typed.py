@@ -282,6 +282,13 @@ def test_a_place_in_a_fault_is_the_items_own() -> None:
     assert place.findings.faults == ["Instances[17]: its instanceId is missing"]
 
 
+def test_an_item_nested_deeper_than_python_reads_is_reported_and_not_read() -> None:
+    place = reading(include_secrets=False)
+    raw = Raw(b'{"instanceId":"i","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+    assert TypedReader(include_secrets=False).read(raw, 3, place, odd=False) is None
+    assert place.findings.faults == ["Instances[3] is nested too deep to be read"]
+
+
 def test_raw_json_is_what_msgspec_splits_off() -> None:
     [item] = decode(b'[{"instanceId":"i"}]', type=list[Raw])
     got = TypedReader(include_secrets=False).read(item, 0, reading(include_secrets=False), odd=False)

@@ -1,0 +1,544 @@
+"""An API object becomes a row: what each column holds, what is kept beside them, withheld, or reported."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import Any, Final
+
+import pytest
+
+from tap_instances import records
+from tap_instances.records import MISFIT, Findings, Instance, Reading
+
+NOW: Final = datetime(2025, 6, 30, 12, tzinfo=timezone.utc)
+A_JWT: Final = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJleGFtcGxlIn0.not-a-signature"
+
+
+def reading(*, include_secrets: bool = False) -> Reading:
+    return Reading("b-1", NOW, include_secrets, Findings())
+
+
+def instance(place: Reading, **keys: Any) -> tuple[dict[str, Any], Instance]:  # noqa: ANN401
+    """Read an instance with these keys; return its row too."""
+    read = records.read_instance({"instanceId": "i-1", **keys}, "Instances[0]", place)
+    assert read is not None
+    return json.loads(read.row), read
+
+
+def hook(place: Reading, **keys: Any) -> tuple[dict[str, Any], dict[str, Any] | None]:  # noqa: ANN401
+    """Read a webhook with these keys; return its row and its events'."""
+    _, read = instance(place, Webhook=[{"webhookId": "w-1", **keys}])
+    [(_, row, _)] = read.webhooks
+    events = [json.loads(row) for _, row, _ in read.webhook_events]
+    return json.loads(row), events[0] if events else None
+
+
+# -------------------------------------------------------------------------------------------------------- values
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ('"a"', "a"), ('""', ""), ("5", "5"), ("-5", "-5"), ("0", "0"), ("-0", "-0"), ("1.50", "1.50"), ("1e5", "1e5"),
+        ("1E-7", "1E-7"), ("0.0000001", "0.0000001"), ("1e400", "1e400"), ("1" * 23, None),
+        ("1" * 5000, None), ("1e" + "9" * 20, None), ('"a\\u0000b"', "ab"), ('"\\ud800"', "\ufffd"),
+        ('"x\\udc00y"', "x\ufffdy"), ('"\\ud83e\\udd56"', "🥖"), ('"\\ud83e"', "\ufffd"),
+        ('"\\u2028\\u200f"', "\u2028\u200f"),
+    ],
+)  # fmt: skip
+def test_a_text_column_holds_text_and_numbers_as_their_json_text(value: str, text: str | None) -> None:
+    row, _ = instance(reading(), name=records.parse_json(value.encode()))
+    assert row["name"] == (value if text is None else text)
+    assert row["additional_properties"] is None
+
+
+TIMES: Final = {
+    "2025-03-04T10:15:30.123Z": "2025-03-04T10:15:30.123000Z",
+    "2025-03-04T10:15:30Z": "2025-03-04T10:15:30Z",
+    "2025-03-04T10:15:30.1Z": "2025-03-04T10:15:30.100000Z",
+    "2025-03-04T10:15:30.123456Z": "2025-03-04T10:15:30.123456Z",
+    # with an offset: UTC
+    "2025-03-04T10:15:30+03:00": "2025-03-04T07:15:30Z",
+    "2025-03-04T10:15:30-03:00": "2025-03-04T13:15:30Z",
+    "2025-03-04T23:59:59.999-00:01": "2025-03-05T00:00:59.999000Z",
+    "2025-03-04T10:15:30+0330": "2025-03-04T06:45:30Z",
+    "2025-03-04T10:15:30+03": "2025-03-04T07:15:30Z",
+    "2025-03-04T10:15:30+00:00": "2025-03-04T10:15:30Z",
+    "2025-03-04T10:15:30-00:00": "2025-03-04T10:15:30Z",
+    "2025-03-04T10:15:30+23:59": "2025-03-03T10:16:30Z",
+    # without a zone: taken as UTC
+    "2025-03-04T10:15:30.123": "2025-03-04T10:15:30.123000Z",
+    "2025-03-04T10:15": "2025-03-04T10:15:00Z",
+    # a date alone: its midnight
+    "2025-03-04": "2025-03-04T00:00:00Z",
+    "2024-02-29": "2024-02-29T00:00:00Z",
+    # a space for the T
+    "2025-03-04 10:15:30.123Z": "2025-03-04T10:15:30.123000Z",
+    "2025-03-04 10:15:30": "2025-03-04T10:15:30Z",
+    "2025-03-04 10:15:30+03:00": "2025-03-04T07:15:30Z",
+    "2025-03-04t10:15:30z": "2025-03-04T10:15:30Z",
+    # more than six digits of a second: cut, not rounded
+    "2025-03-04T10:15:30.1234567Z": "2025-03-04T10:15:30.123456Z",
+    "2025-12-31T23:59:59.999999999Z": "2025-12-31T23:59:59.999999Z",
+    "2025-03-04T10:15:30.12345678901234567890+03:00": "2025-03-04T07:15:30.123456Z",
+    # the ends of time
+    "0001-01-01T00:00:00Z": "0001-01-01T00:00:00Z",
+    "9999-12-31T23:59:59.999999Z": "9999-12-31T23:59:59.999999Z",
+}
+NO_TIMES: Final = [
+    "", " ", "now", "0", "1741083330", "2025", "2025-03", "2025-13-01", "2025-02-29", "2025-03-04T24:00:00Z",
+    "2025-03-04T10:60:00Z", "2025-03-04T10:15:60Z", "2025-03-04T10:15:30+24:00", "2025-03-04T10:15:30+03:60",
+    "2025-03-04T10:15:30 UTC", "2025-03-04T10:15:30Z[UTC]", "2025-03-04T10:15:30.Z", "0000-01-01T00:00:00Z",
+    "10000-01-01T00:00:00Z", "-2025-03-04T10:15:30Z", "0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01",
+    "04/03/2025", "Tue Mar 04 2025", "2025-W10-2", "20250304T101530Z", "٢٠٢٥-٠٣-٠٤", "2025-03-04T10:15:30Z\n\nx",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "written"), TIMES.items())
+def test_a_time_is_written_in_utc(value: str, written: str) -> None:
+    row, _ = instance(reading(), createdAt=value)
+    assert row["created_at"] == written
+    assert row["additional_properties"] is None
+
+
+@pytest.mark.parametrize("value", [*NO_TIMES, 0, 1741083330, 1.5, True, False, [], {}, ["2025-03-04"], {"at": 1}])
+def test_what_is_no_time_is_kept_beside_its_column(value: Any) -> None:  # noqa: ANN401
+    row, _ = instance(reading(), createdAt=value)
+    assert row["created_at"] is None
+    assert row["additional_properties"] == {"createdAt": value}
+
+
+@pytest.mark.parametrize(("value", "written"), TIMES.items())
+def test_a_times_text_can_be_read_again_and_is_what_the_rows_hold(value: str, written: str) -> None:
+    assert records.time_text(records.to_time(value)) == written
+    assert records.to_time(written) == records.to_time(value)
+
+
+MISFITS: Final = {
+    "text": [True, False, [], {}, [1], {"a": 1}],
+    "flag": [0, 1, 1.0, "true", "", [], {}],
+    "time": [0, 1.5, True, "soon", [], {}],
+}
+
+
+@pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind, values in MISFITS.items() for value in values])
+def test_a_misfit_is_kept_under_its_api_name_wherever_it_stands(kind: str, value: Any) -> None:  # noqa: ANN401
+    checked = 0
+    for stream in ("instances", "webhooks", "webhook_events"):
+        for path, column in records.api_columns(stream).items():
+            if column.kind != kind or path in {"instanceId", "webhookId"}:
+                continue
+            place = reading(include_secrets=True)
+            part, _, name = path.rpartition(".")
+            if stream == "instances":
+                row, _ = instance(place, **({part: {name: value}} if part else {name: value}))
+            elif stream == "webhooks":
+                row, _ = hook(place, **{name: value})
+            else:
+                _, events = hook(place, WebhookEvents={name: value})
+                assert events is not None
+                row = events
+            assert row[column.name] is None, path
+            assert row["additional_properties"] == {path: value}, path
+            assert not place.findings.unknown
+            checked += 1
+    assert checked == {"text": 12, "flag": 20, "time": 9}[kind]
+
+
+def test_null_is_no_misfit() -> None:
+    assert [convert(None) for convert in records.CONVERTERS.values()] == [None, None, None]
+    assert records.to_flag("true") is MISFIT
+
+
+# -------------------------------------------------------------------------------------------------- unknown keys
+
+
+def test_an_unknown_key_is_kept_by_its_path_from_the_streams_own_object() -> None:
+    place = reading()
+    row, _ = instance(place, new=1, WhatsApp={"newThing": [1, {"b": None}]}, Auth=None)
+    assert row["additional_properties"] == {"WhatsApp.newThing": [1, {"b": None}], "new": 1}
+    webhook, events = hook(place, newThing="x", WebhookEvents={"chatsDeleted": True})
+    assert webhook["additional_properties"] == {"newThing": "x"}
+    assert events is not None
+    assert events["additional_properties"] == {"chatsDeleted": True}
+    assert set(place.findings.unknown) == {
+        "instances.new",
+        "instances.WhatsApp.newThing",
+        "webhooks.newThing",
+        "webhook_events.chatsDeleted",
+    }
+    assert not place.findings.withheld
+
+
+def test_an_unknown_key_of_a_business_is_kept() -> None:
+    row = json.loads(records.read_business({"businessId": "b-1", "name": "x", "plan": {"tier": 2}}, reading()))
+    assert row == {
+        "business_id": "b-1",
+        "name": "x",
+        "observed_at": "2025-06-30T12:00:00Z",
+        "additional_properties": {"plan": {"tier": 2}},
+    }
+
+
+def test_an_unknown_key_that_is_null_is_left_out() -> None:
+    place = reading()
+    row, _ = instance(place, new=None, WhatsApp={"newThing": None})
+    assert row["additional_properties"] is None
+    assert not place.findings.unknown
+
+
+def test_a_key_with_a_dot_is_not_taken_for_a_nested_one() -> None:
+    row, _ = instance(
+        reading(include_secrets=True),
+        **{"Auth.authId": "dotted", "Auth": {"authId": "own", "new": 1}, "Auth.new": 2, "WhatsApp.pushName": "dotted"},
+    )
+    assert row["auth_id"] == "own"
+    assert row["whatsapp_push_name"] is None
+    assert row["additional_properties"] == {
+        "Auth.authId": "dotted",
+        "Auth.new": 1,
+        "Auth.new_": 2,
+        "WhatsApp.pushName": "dotted",
+    }
+
+
+def test_keys_that_become_the_same_are_both_kept() -> None:
+    row, _ = instance(reading(), **json.loads(r'{"a\u0000":1,"a":2,"\ud800":3,"\udc00":{"x\u0000":4,"x":5}}'))
+    assert row["additional_properties"] == {"a": 1, "a_": 2, "\ufffd": 3, "\ufffd_": {"x": 4, "x_": 5}}
+
+
+def test_what_is_kept_stands_in_one_order() -> None:
+    one, _ = instance(reading(), b=1, a=2, WhatsApp={"z": 3})
+    other, _ = instance(reading(), WhatsApp={"z": 3}, a=2, b=1)
+    assert list(one["additional_properties"]) == list(other["additional_properties"]) == ["WhatsApp.z", "a", "b"]
+
+
+@pytest.mark.parametrize(("value", "kept"), [("same", False), (None, False), ("other", True), (5, True), ([], True)])
+def test_a_copy_of_a_key_is_used_up_where_equal_and_kept_where_not(value: Any, kept: bool) -> None:  # noqa: ANN401, FBT001
+    owner = "i-1" if value == "same" else value
+    row, _ = hook(reading(), instanceInstanceId=owner)
+    assert row["additional_properties"] == ({"instanceInstanceId": owner} if kept else None)
+    assert row["instance_id"] == "i-1"
+    business_id = "b-1" if value == "same" else value
+    business = json.loads(records.read_business({"businessId": business_id}, reading()))
+    assert business["additional_properties"] == ({"businessId": business_id} if kept else None)
+    assert business["business_id"] == "b-1"
+
+
+def test_a_copy_of_a_key_may_be_its_number() -> None:
+    read = records.read_instance(
+        {"instanceId": 7, "Webhook": [{"webhookId": 8, "instanceInstanceId": 7}]}, "", reading()
+    )
+    assert read is not None
+    assert read.id == "7"
+    [(key, webhook, _)] = read.webhooks
+    assert key == "8"
+    assert json.loads(webhook)["additional_properties"] is None
+    assert json.loads(webhook)["instance_id"] == "7"
+
+
+# -------------------------------------------------------------------------------------------------------- levels
+
+
+@pytest.mark.parametrize("part", [None, {}])
+def test_a_part_that_is_null_or_empty_gives_nulls(part: Any) -> None:  # noqa: ANN401
+    row, read = instance(reading(), Auth=part, WhatsApp=part, Webhook=[{"webhookId": "w", "WebhookEvents": part}])
+    assert {value for name, value in row.items() if name.startswith(("auth", "whatsapp"))} == {None}
+    assert row["additional_properties"] is None
+    assert len(read.webhook_events) == (part is not None)
+
+
+@pytest.mark.parametrize("value", ["x", 1, True, [], [1], ""])
+def test_a_part_that_is_no_object_is_kept_under_its_name(value: Any) -> None:  # noqa: ANN401
+    place = reading(include_secrets=True)
+    row, _ = instance(place, Auth=value, WhatsApp=value)
+    assert row["additional_properties"] == {"Auth": value, "WhatsApp": value}
+    webhook, events = hook(place, WebhookEvents=value)
+    assert webhook["additional_properties"] == {"WebhookEvents": value}
+    assert events is None
+    assert not place.findings.faults
+
+
+def test_one_webhook_may_stand_without_its_list() -> None:
+    row, read = instance(reading(), Webhook={"webhookId": "w-1", "name": "crm"})
+    assert row["additional_properties"] is None
+    assert read.readable
+    assert [key for key, _, _ in read.webhooks] == ["w-1"]
+
+
+@pytest.mark.parametrize("value", ["x", 1, True, ""])
+def test_webhooks_that_are_no_list_and_no_object_are_kept_in_instances(value: Any) -> None:  # noqa: ANN401
+    row, read = instance(reading(), Webhook=value)
+    assert row["additional_properties"] == {"Webhook": value}
+    assert not read.readable
+    assert read.webhooks == []
+
+
+@pytest.mark.parametrize("value", [None, []])
+def test_no_webhooks_is_readable(value: Any) -> None:  # noqa: ANN401
+    _, read = instance(reading(), Webhook=value)
+    assert read.readable
+    assert read.webhooks == []
+
+
+NO_KEYS: Final[list[tuple[dict[str, Any], str]]] = [
+    ({}, "missing"),
+    ({"id": None}, "null"),
+    ({"id": ""}, "empty"),
+    ({"id": "\x00"}, "empty"),
+    ({"id": True}, "a boolean"),
+    ({"id": []}, "an array"),
+    ({"id": {}}, "an object"),
+]
+
+
+@pytest.mark.parametrize(("key", "what"), NO_KEYS)
+def test_an_instance_without_a_key_is_reported_and_not_read(key: dict[str, Any], what: str) -> None:
+    place = reading()
+    item: dict[str, Any] = {
+        "name": "x",
+        "new": 1,
+        "Webhook": [{"webhookId": "w"}],
+        **{name.replace("id", "instanceId"): value for name, value in key.items()},
+    }
+    assert records.read_instance(item, "Instances[4]", place) is None
+    assert place.findings.faults == [f"Instances[4]: its instanceId is {what}"]
+    assert not place.findings.unknown
+
+
+@pytest.mark.parametrize(("key", "what"), NO_KEYS)
+def test_a_webhook_without_a_key_is_reported_and_the_others_are_read(key: dict[str, Any], what: str) -> None:
+    place = reading()
+    odd: dict[str, Any] = {
+        "WebhookEvents": {"newJwt": True},
+        **{name.replace("id", "webhookId"): value for name, value in key.items()},
+    }
+    _, read = instance(place, Webhook=[{"webhookId": "w-1"}, odd, {"webhookId": "w-2"}])
+    assert [key for key, _, _ in read.webhooks] == ["w-1", "w-2"]
+    assert read.webhook_events == []
+    assert place.findings.faults == [f"Instances[0].Webhook[1]: its webhookId is {what}"]
+
+
+@pytest.mark.parametrize(
+    ("item", "what"),
+    [(None, "null"), (1, "a number"), ("x", "a string"), (True, "a boolean"), ([], "an array"), ([{}], "an array")],
+)
+def test_a_list_item_that_is_no_object_is_reported(item: Any, what: str) -> None:  # noqa: ANN401
+    place = reading()
+    assert records.read_instance(item, "Instances[2]", place) is None
+    _, read = instance(place, Webhook=[item])
+    assert read.webhooks == []
+    assert place.findings.faults == [
+        f"Instances[2] is {what}, not an object",
+        f"Instances[0].Webhook[0] is {what}, not an object",
+    ]
+
+
+def test_a_fault_never_quotes_the_value() -> None:
+    place = reading()
+    records.read_instance({"instanceId": ["s3cr3t"]}, "Instances[0]", place)
+    records.read_instance("s3cr3t", "Instances[1]", place)
+    assert len(place.findings.faults) == 2
+    assert not any("s3cr3t" in fault for fault in place.findings.faults)
+
+
+# ------------------------------------------------------------------------------------------------------- secrets
+
+SECRETS: Final = {"token": "s3cr3t", "deep": {"list": [{"api-key": "s3cr3t", "x": 1}], "Cookie": {"a": ["s3cr3t"]}}}
+
+
+def test_of_auth_only_what_its_columns_hold_leaves() -> None:
+    place = reading()
+    row, _ = instance(
+        place,
+        Auth={
+            "authId": ["s3cr3t"],
+            "jwt": "s3cr3t",
+            "createdAt": "s3cr3t",
+            "updatedAt": NOW.isoformat(),
+            "new": "s3cr3t",
+        },
+    )
+    assert "s3cr3t" not in json.dumps(row)
+    assert row["auth_updated_at"] == "2025-06-30T12:00:00Z"
+    assert "auth_jwt" not in row
+    assert set(place.findings.withheld) == {"instances.Auth.authId", "instances.Auth.createdAt", "instances.Auth.new"}
+    assert not place.findings.unknown
+
+
+@pytest.mark.parametrize("auth", ["s3cr3t", ["s3cr3t"], 1, False])
+def test_an_auth_that_is_no_object_is_withheld(auth: Any) -> None:  # noqa: ANN401
+    place = reading()
+    row, _ = instance(place, Auth=auth)
+    assert row["additional_properties"] is None
+    assert set(place.findings.withheld) == {"instances.Auth"}
+
+
+def test_an_unknown_secret_is_withheld_at_each_level_and_depth() -> None:
+    place = reading()
+    row, _ = instance(place, **SECRETS, WhatsApp={"sessionToken": "s3cr3t", "kept": {"jwt": 1, "y": 2}})
+    assert row["additional_properties"] == {"WhatsApp.kept": {"y": 2}, "deep": {"list": [{"x": 1}]}}
+    webhook, events = hook(place, secret={"a": 1}, WebhookEvents={"passwordHash": "s3cr3t", "PASSWD": None})
+    assert webhook["additional_properties"] is None
+    assert events is not None
+    assert events["additional_properties"] is None
+    assert set(place.findings.withheld) == {
+        "instances.token",
+        "instances.deep.list[].api-key",
+        "instances.deep.Cookie",
+        "instances.WhatsApp.sessionToken",
+        "instances.WhatsApp.kept.jwt",
+        "webhooks.secret",
+        "webhook_events.passwordHash",
+    }
+    assert set(place.findings.unknown) == {"instances.deep", "instances.WhatsApp.kept"}
+
+
+def test_an_unknown_secret_of_a_business_is_withheld() -> None:
+    place = reading()
+    row = json.loads(records.read_business({"adminToken": "s3cr3t", "name": {"token": "s3cr3t", "a": 1}}, place))
+    assert row["additional_properties"] == {"name": {"a": 1}}
+    assert set(place.findings.withheld) == {"businesses.adminToken", "businesses.name.token"}
+
+
+def test_a_boolean_is_no_secret() -> None:
+    place = reading()
+    row, _ = instance(place, refreshToken=True, deep={"jwt": False})
+    assert row["additional_properties"] == {"deep": {"jwt": False}, "refreshToken": True}
+    _, events = hook(place, WebhookEvents={"newJwt": True, "refreshToken": False})
+    assert events is not None
+    assert events["new_jwt"] is True
+    assert events["additional_properties"] == {"refreshToken": False}
+    assert not place.findings.withheld
+
+
+@pytest.mark.parametrize("value", ["s3cr3t", 1, ["s3cr3t"], {"a": "s3cr3t"}])
+def test_a_misfit_of_a_known_key_with_such_a_name_is_withheld(value: Any) -> None:  # noqa: ANN401
+    place = reading()
+    _, events = hook(place, WebhookEvents={"newJwt": value})
+    assert events is not None
+    assert events["new_jwt"] is None
+    assert events["additional_properties"] is None
+    assert set(place.findings.withheld) == {"webhook_events.newJwt"}
+
+
+def test_a_jwt_is_withheld_under_whatever_name() -> None:
+    place = reading()
+    row, _ = instance(place, session=f"Bearer {A_JWT}", history=[A_JWT, "x"], state={"was": A_JWT})
+    assert row["additional_properties"] == {"history": ["x"], "state": {}}
+    assert set(place.findings.withheld) == {"instances.session", "instances.history[]", "instances.state.was"}
+
+
+def test_a_url_beside_the_columns_is_masked_too() -> None:
+    row, _ = instance(reading(), callback="https://u:p@a.example/?token=1", Webhook="https://u:p@a.example")
+    assert row["additional_properties"] == {
+        "Webhook": "https://u:***@a.example",
+        "callback": "https://u:***@a.example/?token=***",
+    }
+
+
+def test_a_webhooks_url_is_masked() -> None:
+    row, _ = hook(reading(), url="https://bot:s3cr3t@a.example/x?team=ops&token=s3cr3t#top")
+    assert row["url"] == "https://bot:***@a.example/x?team=ops&token=***#top"
+
+
+def test_with_include_secrets_everything_leaves() -> None:
+    place = reading(include_secrets=True)
+    row, _ = instance(place, **SECRETS, Auth={"jwt": A_JWT, "new": "s3cr3t", "authId": []}, session=A_JWT)
+    assert row["auth_jwt"] == A_JWT
+    assert row["additional_properties"] == {**SECRETS, "Auth.authId": [], "Auth.new": "s3cr3t", "session": A_JWT}
+    url = "https://bot:s3cr3t@a.example/x?token=s3cr3t"
+    webhook, events = hook(place, url=url, WebhookEvents={"newJwt": "s3cr3t"})
+    assert webhook["url"] == url
+    assert events is not None
+    assert events["additional_properties"] == {"newJwt": "s3cr3t"}
+    assert not place.findings.withheld
+
+
+# ---------------------------------------------------------------------------------------------------------- JSON
+
+
+def test_numbers_beside_the_columns_are_written_as_they_came() -> None:
+    text = '{"int":123456789012345678901234567890,"fraction":1.50,"power":1E5,"huge":1e400,"minus":-0}'
+    read = records.read_instance(records.parse_json(b'{"instanceId":"i","x":' + text.encode() + b"}"), "", reading())
+    assert read is not None
+    assert f'"additional_properties":{{"x":{text}}}' in read.row.decode()
+
+
+def test_an_integer_that_python_would_refuse_to_read_is_kept_as_its_text() -> None:
+    place = reading()
+    row, _ = instance(place, fits=records.parse_json(b"-" + b"1" * 4300), long=records.parse_json(b"1" * 4301))
+    assert row["additional_properties"] == {"fits": -int("1" * 4300), "long": "1" * 4301}
+
+
+@pytest.mark.parametrize("depth", [99, 100, 101, 500])
+def test_what_is_nested_deep_is_kept_as_its_json_text_below_a_hundred_levels(depth: int) -> None:
+    value = json.loads("[" * depth + '"\ud800x\x00"'.replace("\x00", "\\u0000") + "]" * depth)
+    row, _ = instance(reading(), deep=value)
+    kept, levels = row["additional_properties"]["deep"], 0
+    while isinstance(kept, list):
+        [kept] = kept
+        levels += 1
+    assert levels == min(depth, records.MAX_DEPTH)
+    below = depth - levels
+    assert kept == ("[" * below + '"\ufffdx"' + "]" * below if below else "\ufffdx")
+
+
+def test_a_secret_is_withheld_however_deep_it_is_and_nothing_else() -> None:
+    place = reading()
+    deep = {"apiToken": "s3cr3t", "x": A_JWT, "newJwt": True, "y": "no secret"}
+    row, _ = instance(place, deep=json.loads("[" * 300 + json.dumps(deep) + "]" * 300))
+    text = json.dumps(row)
+    assert "s3cr3t" not in text
+    assert A_JWT not in text
+    assert json.dumps('{"newJwt":true,"y":"no secret"}')[1:-1] in text
+    levels = "[]" * 300
+    assert set(place.findings.withheld) == {f"instances.deep{levels}.apiToken", f"instances.deep{levels}.x"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        (b'"\\ud800"', "\ud800"), (b'"\xff"', "\ufffd"), (b"\xef\xbb\xbf[1]", [1]), ("[1]".encode("utf-16"), [1]),
+        (b'{"a":1,"a":2}', {"a": 2}), (b'"\t"', "\t"), (b" [ ] \n", []),
+    ],
+)  # fmt: skip
+def test_json_is_read_so_that_nothing_is_lost(raw: bytes, value: Any) -> None:  # noqa: ANN401
+    assert records.parse_json(raw) == value
+
+
+@pytest.mark.parametrize("raw", [b"", b" ", b"NaN", b"[Infinity]", b"-Infinity", b"{", b"[1,]", b"<html>", b"[1] x"])
+def test_what_is_no_json_is_refused(raw: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        records.parse_json(raw)
+
+
+# ----------------------------------------------------------------------------------------------- the tap's own rows
+
+
+def test_a_deleted_row_has_its_ids_when_it_went_and_nulls() -> None:
+    for stream in ("webhooks", "webhook_events"):
+        row = json.loads(records.deleted_row(stream, "i-1", "w-1", reading()))
+        assert list(row) == list(records.column_names(stream, include_secrets=False))
+        assert {name: value for name, value in row.items() if value is not None} == {
+            "instance_id": "i-1",
+            "webhook_id": "w-1",
+            "deleted_at": "2025-06-30T12:00:00Z",
+        }
+
+
+def test_every_row_has_every_column_in_the_schemas_order() -> None:
+    for include_secrets in (False, True):
+        place = reading(include_secrets=include_secrets)
+        row, _ = instance(place)
+        webhook, events = hook(place, WebhookEvents={})
+        business = json.loads(records.read_business({}, place))
+        for stream, item in {
+            "businesses": business,
+            "instances": row,
+            "webhooks": webhook,
+            "webhook_events": events,
+        }.items():
+            assert item is not None
+            assert list(item) == list(records.column_names(stream, include_secrets=include_secrets))
