@@ -70,6 +70,8 @@ class LineWriter(GenericSingerWriter[bytes, Message]):
 
     def write(self, lines: bytes) -> None:
         """Write whole lines; end quietly if nobody reads them any more."""
+        if sys.stdout is None:  # the tap was started with ">&-"
+            raise OSError("stdout is closed: messages go there")
         try:
             if (buffer := getattr(sys.stdout, "buffer", None)) is None:
                 sys.stdout.write(lines.decode())  # a test's text stream
@@ -83,7 +85,7 @@ class LineWriter(GenericSingerWriter[bytes, Message]):
 
 def drop_stdout() -> None:
     """Point stdout at the null device: nothing more is written, and the exit's own flush cannot block or fail."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, AttributeError):  # there may be no stdout, or none that is a file
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
