@@ -12,7 +12,7 @@ import signal
 from collections import Counter
 from contextlib import suppress
 from functools import cached_property
-from typing import IO, TYPE_CHECKING, Any, ClassVar, NoReturn, cast
+from typing import IO, TYPE_CHECKING, Any, ClassVar, NoReturn
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,6 +23,7 @@ from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers._classproperty import classproperty
 from singer_sdk.helpers.capabilities import EMIT_ACTIVATE_VERSION_CONFIG
 from singer_sdk.plugin_base import JSONSchemaValidator
+from singer_sdk.singerlib import Catalog
 from singer_sdk.singerlib.messages import StateMessage
 from typing_extensions import override
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import FrameType
 
+    from click import Context, Option
     from jsonschema import ValidationError
 
 SETTINGS = th.PropertiesList(
@@ -159,9 +161,9 @@ class TapInstances(Tap):
             self.logger.warning("api_url is plain http: tokens and data cross the network unencrypted; use https")
         return Client(
             api_url,
-            concurrency=config["concurrency"],
-            request_timeout=config["request_timeout"],
-            max_retries=config["max_retries"],
+            concurrency=int(config["concurrency"]),  # JSON Schema takes 4.0 for an integer
+            request_timeout=int(config["request_timeout"]),
+            max_retries=int(config["max_retries"]),
             user_agent=config.get("user_agent") or f"{self.name}/{self.plugin_version}",
         )
 
@@ -275,7 +277,28 @@ class TapInstances(Tap):
 
     @classmethod
     @override
-    def invoke(cls, *, state: IO[str] | None = None, **kwargs: Any) -> None:
+    def cb_config(cls, ctx: Context, param: Option, value: tuple[str, ...]) -> Any:
+        # The SDK's error on a file that is no JSON does not name the file.
+        result = super().cb_config(ctx, param, ())
+        for path in value:
+            try:
+                one = super().cb_config(ctx, param, (path,))
+            except (RecursionError, TypeError, ValueError) as error:
+                raise _unreadable("--config", path, "a JSON object with the settings", error) from None
+            result.config |= one.config
+            result.parse_env |= one.parse_env
+        return result
+
+    @classmethod
+    @override
+    def invoke(cls, *, state: IO[str] | None = None, catalog: IO[str] | None = None, **kwargs: Any) -> None:
+        if catalog is not None:
+            try:
+                value = json.load(catalog)
+                Catalog.from_dict(value)
+            except Exception as error:  # noqa: BLE001 (whatever shape a file may have)
+                raise _unreadable("--catalog", catalog.name, "a catalog as --discover writes it", error) from None
+            catalog = io.StringIO(json.dumps(value))
         if state is not None:
             value = None
             with suppress(ValueError, RecursionError):
@@ -284,7 +307,7 @@ class TapInstances(Tap):
                 cls.logger.warning("the state file is no JSON object and is not understood: everything is synced again")
                 value = {}
             state = io.StringIO(json.dumps(value))
-        super().invoke(state=state, **kwargs)
+        super().invoke(state=state, catalog=catalog, **kwargs)
 
     @override
     def _handle_termination(self, signum: int, frame: FrameType | None) -> NoReturn:
@@ -311,14 +334,19 @@ def _refuse(errors: list[str]) -> NoReturn:
     raise ConfigValidationError("; ".join(errors), errors=errors)
 
 
+def _unreadable(option: str, path: str, what: str, error: Exception) -> ConfigValidationError:
+    """Say which file is not what it must be, and where; never what it holds."""
+    where = f" ({error})" if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) else ""
+    return ConfigValidationError(f"{option} {path} is not {what}{where}")
+
+
 def _explain(error: ValidationError) -> str:
     """Say which setting is wrong and what it must be; the validator's own message would quote the value."""
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
     rule: Any = error.validator_value
     if error.validator == "required":
-        missing = [name for name in rule if name not in cast("dict[str, Any]", error.instance)]
-        names = ", ".join(f"{where}.{name}" if where else name for name in missing)
-        return f"{names} is missing: set it (README, Settings)"
+        name = error.message.split("'")[1]  # one error a missing setting; its name stands in the message only
+        return f"{where}.{name} is missing: set it" if where else f"{name} is missing: set it (README, Settings)"
     if error.validator == "type":
         kinds = " or ".join(kind for kind in ([rule] if isinstance(rule, str) else rule) if kind != "null")
         return f"{where} must be of type {kinds}"
@@ -342,7 +370,7 @@ def _check(config: Mapping[str, Any]) -> list[str]:
     first: dict[str, str] = {}
     for prefix, entry in entries:
         errors += _check_business(prefix, entry)
-        if first.setdefault(entry.get("business_id", prefix), prefix) != prefix:
+        if first.setdefault(entry.get("business_id") or prefix, prefix) != prefix:
             where = first[entry["business_id"]]
             errors.append(f"{prefix}business_id is the same as {where}business_id: list a business once")
     agent = config.get("user_agent", "")
