@@ -208,7 +208,7 @@ class ConnectedStream(Stream):
             yield
             return
         if activate and self.replication_method == FULL_TABLE:
-            self._stream_version = self._initialized_at // 1000
+            self._stream_version = self._initialized_at  # ms: the SDK's seconds are equal in runs that follow at once
         if self is not root:  # the SDK wrote the root's
             self._write_schema_message()
         with self.get_record_counter() as self._counter:

@@ -36,4 +36,4 @@ def test_after_a_whole_run_the_tables_are_the_world(
         with capsys.disabled():
             sys.stdout.write(f"\n{machine.__name__}, STATE_SEED={chosen}: {dict(machine.counts)}\n")
     assert machine.counts["steps"] >= 20 * EXAMPLES
-    assert all(machine.counts[kind] > EXAMPLES for kind in ("whole runs", "crashed runs", "failed runs"))
+    assert all(machine.counts[kind] for kind in ("whole runs", "crashed runs", "failed runs"))

@@ -32,7 +32,7 @@ class Wire:
         self.seconds = 0
         self.started = BEGINNING
         patch.setattr(client.Client, "fetch", lambda _, business: self.fetch(business))
-        # Versions are whole seconds: let them follow this clock, or two runs of a test have the same.
+        # The version of ACTIVATE_VERSION follows this clock too.
         patch.setattr(TapInstances, "initialized_at", property(lambda _: int(self.started.timestamp() * 1000)))
 
     def tick(self) -> datetime:
