@@ -1,0 +1,180 @@
+"""The command line: what it says of itself, and ``--test``, which reaches every stream."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from demo.codechat import Answer, Business, CodeChat, Request, World
+from tap_instances.tap import SETTINGS
+from tests.checked import BUSINESS, checked, settings
+from tests.conftest import TOKEN
+from tests.support import Run, run_cli
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VERSION = version("tap-instances")
+OWN_SETTINGS = (
+    "api_url", "business_id", "auth_token", "businesses", "include_secrets", "concurrency", "request_timeout",
+    "max_retries", "user_agent",
+)  # fmt: skip
+
+
+@pytest.fixture
+def empty_first(connected: dict[str, Any]) -> Iterator[tuple[CodeChat, dict[str, Any]]]:
+    """Serve an empty business, then one whose first instance has no webhooks; with the settings for both."""
+    connected["Instances"].insert(0, {"instanceId": "i-0", "name": "no webhooks"})
+    empty = {"businessId": "empty", "name": "new here", "Instances": []}
+    world = World([Business("empty", "token-of-the-empty", empty), Business(BUSINESS, TOKEN, connected)])
+    with CodeChat(world) as server:
+        yield server, world.settings(server.url)
+
+
+def emitted(run: Run) -> set[str]:
+    return {message["stream"] for message in run.of("RECORD")}
+
+
+def test_about_tells_the_settings_and_capabilities_as_text() -> None:
+    run = run_cli(None, "--about")
+    assert run.returncode == 0
+    for name in OWN_SETTINGS:
+        assert name in run.stdout
+    assert not run.lines("ERROR")
+
+
+def test_about_tells_them_as_json() -> None:
+    run = run_cli(None, "--about", "--format=json")
+    about = json.loads(run.stdout)
+    assert about["name"] == "tap-instances"
+    assert about["version"] == VERSION
+    properties = about["settings"]["properties"]
+    assert set(OWN_SETTINGS) <= set(properties)
+    assert properties["auth_token"]["secret"]
+    assert properties["concurrency"]["default"] == 4
+    assert about["settings"]["required"] == ["api_url"]
+    assert {
+        "catalog", "state", "discover", "about", "stream-maps", "schema-flattening", "batch", "activate-version",
+    } <= set(about["capabilities"])  # fmt: skip
+
+
+def test_about_tells_them_as_markdown() -> None:
+    run = run_cli(None, "--about", "--format=markdown")
+    assert run.returncode == 0
+    for name in OWN_SETTINGS:
+        assert f"| {name} " in run.stdout
+        assert SETTINGS["properties"][name]["description"].split(";")[0] in run.stdout
+
+
+def test_the_version_and_the_help_are_told() -> None:
+    assert VERSION in run_cli(None, "--version").stdout
+    run = run_cli(None, "--help")
+    assert run.returncode == 0
+    for option in ("--config", "--catalog", "--state", "--discover", "--test", "--about"):
+        assert option in run.stdout
+
+
+def test_an_unknown_option_is_refused_without_a_traceback() -> None:
+    run = run_cli(None, "--colour")
+    assert run.returncode == 2
+    assert "--colour" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_without_settings_it_says_which_one_is_missing() -> None:
+    run = run_cli(None)
+    assert run.returncode == 1
+    [line] = run.lines("ERROR")
+    assert "api_url is missing" in line
+
+
+def test_the_console_script_is_the_module() -> None:
+    entry = "from importlib.metadata import entry_points as e; [s] = e(group='console_scripts', name='tap-instances')"
+    code = f"import sys; {entry}; sys.argv = ['tap-instances', '--version']; s.load()()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0
+    assert VERSION in done.stdout
+
+
+# -------------------------------------------------------------------------------------------------------- --test
+
+
+def test_the_test_reaches_every_stream_and_ends_without_an_error(codechat: CodeChat) -> None:
+    run = run_cli(settings(codechat), "--test")
+    assert run.returncode == 0
+    assert not run.lines("ERROR")
+    assert "Traceback" not in run.stderr
+    assert emitted(checked(run)) >= {"businesses", "instances", "webhooks", "webhook_events"}
+    assert len(run.of("RECORD")) < 10
+    assert len(codechat.requests) == 1
+
+
+def test_the_test_goes_on_past_an_empty_business_and_an_instance_without_webhooks(
+    empty_first: tuple[CodeChat, dict[str, Any]],
+) -> None:
+    server, config = empty_first
+    run = run_cli(config, "--test")
+    assert run.returncode == 0
+    assert not run.lines("ERROR")
+    assert emitted(checked(run)) >= {"businesses", "instances", "webhooks", "webhook_events"}
+    assert len(server.requests) == 2
+
+
+def test_the_test_of_an_empty_server_is_no_error() -> None:
+    world = World([Business(BUSINESS, TOKEN, {"businessId": BUSINESS, "Instances": []})])
+    with CodeChat(world) as server:
+        run = run_cli(settings(server), "--test")
+    assert run.returncode == 0
+    assert not run.lines("ERROR")
+    assert emitted(run) == {"businesses"}
+
+
+def test_the_test_with_a_wrong_token_exits_non_zero_and_says_so(codechat: CodeChat) -> None:
+    run = run_cli(settings(codechat, auth_token="a-wrong-token"), "--test")
+    assert run.returncode == 1
+    [line] = run.lines("ERROR")
+    assert "401" in line
+    assert "auth_token" in line
+    assert "a-wrong-token" not in run.stdout + run.stderr
+    assert not run.of("RECORD")
+
+
+def test_the_test_of_the_schemas_asks_nothing(codechat: CodeChat) -> None:
+    run = checked(run_cli(settings(codechat), "--test=schema"))
+    assert run.returncode == 0
+    assert len(run.of("SCHEMA")) == 5
+    assert not run.of("RECORD")
+    assert not codechat.requests
+
+
+def test_the_test_remembers_nothing(codechat: CodeChat) -> None:
+    run = run_cli(settings(codechat), "--test")
+    assert all(not message["value"].get("bookmarks") for message in run.of("STATE"))
+
+
+def test_a_run_tells_each_business_in_one_line(empty_first: tuple[CodeChat, dict[str, Any]]) -> None:
+    _, config = empty_first
+    run = checked(run_cli(config))
+    assert run.returncode == 0
+    lines = [line for line in run.lines("INFO") if "| business " in line]
+    assert len(lines) == 2
+    assert "business empty (1 of 2): 0 instances, 0 webhooks," in lines[0]
+    assert f"business {BUSINESS} (2 of 2): 3 instances, 3 webhooks," in lines[1]
+
+
+def test_a_failure_is_one_error_line_without_a_traceback(codechat: CodeChat) -> None:
+    def respond(_: Request) -> Answer:
+        return Answer(403, {"message": "no", "statusCode": 403})
+
+    codechat.respond = respond
+    run = checked(run_cli(settings(codechat)))
+    assert run.returncode == 1
+    [line] = run.lines("ERROR")
+    assert "403" in line
+    assert "Traceback" not in run.stderr
+    assert not run.of("RECORD")
