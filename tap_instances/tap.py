@@ -18,10 +18,9 @@ from urllib.parse import urlsplit
 import msgspec
 from singer_sdk import Tap
 from singer_sdk import typing as th
-from singer_sdk.configuration._dict_config import merge_missing_config_jsonschema, parse_environment_config
+from singer_sdk.configuration._dict_config import parse_environment_config
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers._classproperty import classproperty
-from singer_sdk.helpers.capabilities import EMIT_ACTIVATE_VERSION_CONFIG
 from singer_sdk.plugin_base import JSONSchemaValidator
 from singer_sdk.singerlib import Catalog
 from singer_sdk.singerlib.messages import StateMessage
@@ -115,8 +114,15 @@ SETTINGS = th.PropertiesList(
         title="User agent",
         description="The User-Agent header; tap-instances/<version> by default",
     ),
+    th.Property(
+        "emit_activate_version_messages",
+        th.BooleanType,
+        default=False,
+        title="Emit ACTIVATE_VERSION",
+        description="After a run in which everything succeeded, let the target delete from the FULL_TABLE streams what "
+        "is no longer listed",
+    ),
 ).to_dict()
-merge_missing_config_jsonschema(EMIT_ACTIVATE_VERSION_CONFIG, SETTINGS)
 
 BOOLEANS = {"true", "1", "yes", "on", "false", "0", "no", "off"}
 LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|::1)\Z")
