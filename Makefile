@@ -1,21 +1,27 @@
 # Needs git, make and Python; everything else is put into this folder, where git ignores it:
 #   .venv/          the tap, and what tests it
 #   .venv-meltano/  Meltano, which wants an environment of its own
+#   .venv-airflow/  Airflow, only for `make airflow`
+#   .venv-snowflake/  the Snowflake loader and a Snowflake in memory, only for tests
 #   .meltano/       the plugins that Meltano installs, each in its own environment
 #   output/         what runs write
 
 PYTHON ?= python3
 DEV := .venv
 MELTANO := .venv-meltano
+AIRFLOW := .venv-airflow
+SNOWFLAKE := .venv-snowflake
 UV := 'uv>=0.11,<1'
 # The certificates that the machine trusts, as pip and git do, not uv's own list.
 export UV_SYSTEM_CERTS ?= true
 DEV_PACKAGES := --group dev --editable .
 # DuckDB here is what the demo reads its tables with; as old as the loader's.
 MELTANO_PACKAGES := 'meltano>=4.4.1,<5' 'duckdb<1.3'
+AIRFLOW_PACKAGES := 'apache-airflow>=3.3,<4'
+SNOWFLAKE_PACKAGES := meltanolabs-target-snowflake==0.20.4 'fakesnow>=0.12,<1' 'snowflake-connector-python<5'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs bench clean python
+.PHONY: help demo test lint types docs bench airflow clean python
 .DELETE_ON_ERROR:
 
 help:
@@ -25,6 +31,7 @@ help:
 	@echo 'make types   mypy --strict'
 	@echo 'make docs    write the tables in README.md and docs/ that repeat a declaration'
 	@echo 'make bench   how fast the tap is, against a floor and the SDK template: some minutes, prints Markdown'
+	@echo 'make airflow run the example of examples/airflow in a real Airflow: some two minutes'
 	@echo 'make clean   remove what the above have set up (not your state, not your data)'
 	@echo 'With another Python: make demo PYTHON=python3.12'
 	@echo "Without the slow tests: make test PYTEST='-m \"not e2e\"'"
@@ -33,9 +40,13 @@ demo: .meltano/demo.stamp
 	@echo 'Demo: two runs of the pipeline, about 20 seconds'
 	@$(MELTANO)/bin/python -m demo.run
 
-test: $(DEV)/stamp .meltano/test.stamp
+test: $(DEV)/stamp $(SNOWFLAKE)/stamp .meltano/test.stamp
 	@echo 'Tests: about two minutes, most of it Meltano and real databases'
 	@$(DEV)/bin/python -m pytest $(PYTEST)
+
+airflow: $(DEV)/stamp $(AIRFLOW)/stamp .meltano/test.stamp
+	@echo 'Airflow: four runs of the DAG, some two minutes'
+	@PYTHONPATH=. $(DEV)/bin/python examples/airflow/check.py
 
 lint: $(DEV)/stamp
 	@echo 'Lint: ruff'
@@ -70,6 +81,14 @@ $(MELTANO)/stamp: | python
 	@echo 'Setting up $(MELTANO): Meltano (the first time up to a minute)'
 	$(call environment,$(MELTANO),$(MELTANO_PACKAGES))
 
+$(AIRFLOW)/stamp: | python
+	@echo 'Setting up $(AIRFLOW): Airflow (the first time up to a minute)'
+	$(call environment,$(AIRFLOW),$(AIRFLOW_PACKAGES))
+
+$(SNOWFLAKE)/stamp: | python
+	@echo 'Setting up $(SNOWFLAKE): the Snowflake loader (the first time up to a minute)'
+	$(call environment,$(SNOWFLAKE),$(SNOWFLAKE_PACKAGES))
+
 # "clean" because Meltano does not see that the tap's own dependencies have changed.
 .meltano/demo.stamp: meltano.yml pyproject.toml | $(MELTANO)/stamp
 	@echo 'Installing the tap and the DuckDB loader into .meltano (the first time up to a minute)'
@@ -91,5 +110,5 @@ python:
 
 clean:
 	@echo 'Removing environments, plugins, caches and the demo'
-	@rm -rf $(DEV) $(MELTANO) .meltano/*.stamp .meltano/extractors .meltano/loaders \
+	@rm -rf $(DEV) $(MELTANO) $(AIRFLOW) $(SNOWFLAKE) .meltano/*.stamp .meltano/extractors .meltano/loaders \
 		.meltano/run output/demo dist build .coverage .*_cache .hypothesis
