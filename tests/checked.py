@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 from typing import Any, Final
 
 from jsonschema import Draft202012Validator
 
 from demo.codechat import Answer, CodeChat, Request, World
+from tap_instances.tap import TapInstances
 from tests.conftest import TOKEN
 from tests.support import Run, sync
 
@@ -51,3 +55,24 @@ def read(body: Any, *, headers: dict[str, str] | None = None, **more: Any) -> Ru
     inputs = {name: more.pop(name, None) for name in ("state", "catalog")}
     with CodeChat(World([]), respond=respond) as server:
         return checked(sync(settings(server, **more), **inputs))
+
+
+def command(*args: str) -> Run:
+    """Run the command line in this process: all of it but the way that it logs."""
+    out, log = io.StringIO(), io.StringIO()
+    handler = logging.StreamHandler(log)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    code: Any = None
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(log):
+            TapInstances.get_singer_command().main(list(args), prog_name="tap-instances")
+    except SystemExit as end:
+        code = end.code
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+    return Run(int(code or 0), out.getvalue(), log.getvalue())

@@ -12,7 +12,7 @@ import pytest
 
 from demo.codechat import Answer, Business, CodeChat, Request, World
 from tap_instances.tap import SETTINGS
-from tests.checked import BUSINESS, checked, settings
+from tests.checked import BUSINESS, checked, command, settings
 from tests.conftest import TOKEN
 from tests.support import Run, run_cli
 
@@ -41,7 +41,7 @@ def emitted(run: Run) -> set[str]:
 
 
 def test_about_tells_the_settings_and_capabilities_as_text() -> None:
-    run = run_cli(None, "--about")
+    run = command("--about")
     assert run.returncode == 0
     for name in OWN_SETTINGS:
         assert name in run.stdout
@@ -49,7 +49,7 @@ def test_about_tells_the_settings_and_capabilities_as_text() -> None:
 
 
 def test_about_tells_them_as_json() -> None:
-    run = run_cli(None, "--about", "--format=json")
+    run = command("--about", "--format=json")
     about = json.loads(run.stdout)
     assert about["name"] == "tap-instances"
     assert about["version"] == VERSION
@@ -64,7 +64,7 @@ def test_about_tells_them_as_json() -> None:
 
 
 def test_about_tells_them_as_markdown() -> None:
-    run = run_cli(None, "--about", "--format=markdown")
+    run = command("--about", "--format=markdown")
     assert run.returncode == 0
     for name in OWN_SETTINGS:
         assert f"| {name} " in run.stdout
@@ -72,15 +72,15 @@ def test_about_tells_them_as_markdown() -> None:
 
 
 def test_the_version_and_the_help_are_told() -> None:
-    assert VERSION in run_cli(None, "--version").stdout
-    run = run_cli(None, "--help")
+    assert VERSION in command("--version").stdout
+    run = command("--help")
     assert run.returncode == 0
     for option in ("--config", "--catalog", "--state", "--discover", "--test", "--about"):
         assert option in run.stdout
 
 
 def test_an_unknown_option_is_refused_without_a_traceback() -> None:
-    run = run_cli(None, "--colour")
+    run = command("--colour")
     assert run.returncode == 2
     assert "--colour" in run.stderr
     assert "Traceback" not in run.stderr

@@ -10,7 +10,7 @@ from singer_sdk.exceptions import ConfigValidationError
 
 from demo.codechat import CodeChat, World
 from tap_instances.tap import SETTINGS, TapInstances
-from tests.checked import BUSINESS, checked, read, settings
+from tests.checked import BUSINESS, checked, command, read, settings
 from tests.conftest import TOKEN
 from tests.support import run_cli, sync
 
@@ -389,8 +389,9 @@ def test_a_file_that_is_missing_or_unreadable_is_named_in_one_error_line(
         path.write_bytes(content)
     elif content is not None:
         path.write_text(content, encoding="utf-8")
-    config = settings(codechat) if option == "catalog" else None
-    run = run_cli(config, f"--{option}", str(path))
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(settings(codechat)), encoding="utf-8")
+    run = command("--config", str(config), f"--{option}", str(path))
     assert run.returncode in {1, 2}
     assert "Traceback" not in run.stderr
     [line] = run.lines("ERROR") + run.lines("Error:")  # the second is the command line's own

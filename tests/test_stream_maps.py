@@ -10,10 +10,12 @@ import pytest
 from singer_sdk.exceptions import ConfigValidationError, MapExpressionError, StreamMapConfigError
 
 from tap_instances import records
-from tests.checked import STREAMS, checked, read, settings
-from tests.support import Run, discover, run_cli, select
+from tests.checked import STREAMS, checked, command, read, settings
+from tests.support import Run, discover, select
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from demo.codechat import CodeChat
 
 FIRST: Final = "6513270e-269e-4d37-b2a7-4de452e6b438"  # the instance "atendimento", with the webhooks crm and alerts
@@ -281,11 +283,13 @@ def test_an_expression_that_fails_on_a_deleted_row_only_says_that_there_are_null
     ],
 )
 def test_a_map_that_cannot_work_is_refused_before_the_first_request(
-    codechat: CodeChat, maps: dict[str, Any], error: type[Exception]
+    tmp_path: Path, codechat: CodeChat, maps: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         read({}, stream_maps=maps)
-    run = run_cli(settings(codechat, stream_maps=maps))
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(settings(codechat, stream_maps=maps)), encoding="utf-8")
+    run = command("--config", str(config))
     assert run.returncode == 1
     [line] = run.lines("ERROR")
     assert "webhooks" in line or "name.upper(" in line or "1 +" in line
