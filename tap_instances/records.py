@@ -282,13 +282,12 @@ def keep_unknown(extra: dict[str, Any], path: str, raw: bytes, stream: str, read
 
 
 def _keep_unknown(extra: dict[str, Any], path: str, value: Any, stream: str, reading: Reading) -> None:  # noqa: ANN401
-    _keep(extra, path, value, stream, reading)
-    if f"{stream}.{path}" not in reading.findings.withheld:
+    if _keep(extra, path, value, stream, reading):
         reading.findings.unknown[f"{stream}.{path}"] = None
 
 
-def _keep(extra: dict[str, Any], path: str, value: Any, stream: str, reading: Reading) -> None:  # noqa: ANN401
-    """Put what no column holds under its API name, unless it is a secret."""
+def _keep(extra: dict[str, Any], path: str, value: Any, stream: str, reading: Reading) -> bool:  # noqa: ANN401
+    """Put what no column holds under its API name, unless it is a secret; tell which."""
     hide = not reading.include_secrets
     if hide and stream == "instances" and (path == "Auth" or path.startswith("Auth.")):
         cleaned: Any = MISFIT  # of Auth, only what its columns hold leaves
@@ -298,10 +297,11 @@ def _keep(extra: dict[str, Any], path: str, value: Any, stream: str, reading: Re
         cleaned = _clean(value, f"{stream}.{path}", reading)
     if cleaned is MISFIT:
         reading.findings.withheld[f"{stream}.{path}"] = None
-        return
+        return False
     while path in extra:  # two keys that differ only in what was removed from them
         path += "_"
     extra[path] = cleaned
+    return True
 
 
 def _clean(value: Any, path: str, reading: Reading, depth: int = 0) -> Any:  # noqa: ANN401

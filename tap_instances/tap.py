@@ -1,4 +1,4 @@
-"""Settings, and which streams there are."""
+"""The tap: which streams there are, and what it takes from its settings, catalog, state and command line."""
 
 from __future__ import annotations
 
@@ -17,16 +17,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 from singer_sdk import Tap
-from singer_sdk import typing as th
-from singer_sdk.configuration._dict_config import parse_environment_config
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers._classproperty import classproperty
-from singer_sdk.plugin_base import JSONSchemaValidator
 from singer_sdk.singerlib import Catalog
 from singer_sdk.singerlib.messages import StateMessage
 from typing_extensions import override
 
-from tap_instances import changes
+from tap_instances import changes, settings
 from tap_instances.client import Business, Client
 from tap_instances.redact import ScrubbingFormatter
 from tap_instances.sdk import FULL_TABLE, Command, ConnectedStream, LineWriter, drop_stdout
@@ -40,91 +37,10 @@ from tap_instances.streams import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from types import FrameType
 
     from click import Context, Option
-    from jsonschema import ValidationError
 
-SETTINGS = th.PropertiesList(
-    th.Property(
-        "api_url",
-        th.StringType,
-        required=True,
-        title="API URL",
-        description="Base URL of the CodeChat server, such as https://codechat.example.com",
-    ),
-    th.Property(
-        "business_id",
-        th.StringType,
-        title="Business ID",
-        description="The business to read; with auth_token, or use businesses",
-    ),
-    th.Property(
-        "auth_token",
-        th.StringType,
-        secret=True,
-        title="Auth token",
-        description="The business's bearer token, without 'Bearer '",
-    ),
-    th.Property(
-        "businesses",
-        th.ArrayType(
-            th.ObjectType(
-                th.Property("business_id", th.StringType, required=True),
-                th.Property("auth_token", th.StringType, required=True, secret=True),
-            )
-        ),
-        secret=True,
-        title="Businesses",
-        description="Many businesses of one server: a list of {business_id, auth_token}, instead of the two settings "
-        "above. In the environment: JSON",
-    ),
-    th.Property(
-        "include_secrets",
-        th.BooleanType,
-        default=False,
-        title="Include secrets",
-        description="Emit what is withheld otherwise: auth_jwt, passwords in webhook URLs, credential-like keys",
-    ),
-    th.Property(
-        "concurrency",
-        th.IntegerType(minimum=1, maximum=100),
-        default=4,
-        title="Concurrency",
-        description="Requests under way at a time, ahead of the business being emitted",
-    ),
-    th.Property(
-        "request_timeout",
-        th.IntegerType(minimum=1),
-        default=60,
-        title="Request timeout",
-        description="Seconds without a byte before a request counts as failed",
-    ),
-    th.Property(
-        "max_retries",
-        th.IntegerType(minimum=0, maximum=100),
-        default=5,
-        title="Maximum retries",
-        description="Tries after the first, for failures that can pass",
-    ),
-    th.Property(
-        "user_agent",
-        th.StringType,
-        title="User agent",
-        description="The User-Agent header; tap-instances/<version> by default",
-    ),
-    th.Property(
-        "emit_activate_version_messages",
-        th.BooleanType,
-        default=False,
-        title="Emit ACTIVATE_VERSION",
-        description="After a run in which everything succeeded, let the target delete from the FULL_TABLE streams what "
-        "is no longer listed",
-    ),
-).to_dict()
-
-BOOLEANS = {"true", "1", "yes", "on", "false", "0", "no", "off"}
 LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|::1)\Z")
 
 
@@ -132,7 +48,7 @@ class TapInstances(Tap):
     """Singer tap for CodeChat: connected WhatsApp instances, their webhooks, and the events each webhook gets."""
 
     name = "tap-instances"
-    config_jsonschema: ClassVar[dict[str, Any]] = SETTINGS
+    config_jsonschema: ClassVar[dict[str, Any]] = settings.SETTINGS
     message_writer_class = LineWriter
 
     @override
@@ -178,35 +94,17 @@ class TapInstances(Tap):
     @classproperty
     @override
     def _env_var_config(cls) -> dict[str, Any]:  # noqa: N805
-        """Read the environment one setting at a time, so that a bad value is refused by its name."""
+        # The SDK's names no setting in the error of a bad value.
         cls.append_builtin_config(cls.config_jsonschema)
-        result: dict[str, Any] = {}
-        errors: list[str] = []
-        for name, schema in cls.config_jsonschema["properties"].items():
-            variable = f"{cls._env_var_prefix}{name.upper()}"
-            if os.environ.get(variable) == "":
-                continue  # as if it were not set
-            if "boolean" in schema["type"] and os.environ.get(variable, "true").lower() not in BOOLEANS:
-                errors.append(f"{variable} must be true or false")
-                continue
-            try:
-                result.update(parse_environment_config({"properties": {name: schema}}, cls._env_var_prefix))
-            except ValueError:
-                errors.append(f"{variable} must be {'an integer' if 'integer' in schema['type'] else 'JSON'}")
-        if errors:
-            _refuse(errors)
-        return result
+        return settings.from_environment(cls.config_jsonschema["properties"], cls._env_var_prefix)
 
     @override
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
-        """Refuse wrong settings by name, with what to do; never with the value, which may be a secret."""
+        # The SDK's messages quote the value, which may be a secret.
         self.append_builtin_config(self.config_jsonschema)
-        for name in [name for name, value in self._config.items() if value is None]:
-            del self._config[name]  # as if it were not set
-        errors = [_explain(error) for error in JSONSchemaValidator(self.config_jsonschema).iter_errors(self._config)]
-        errors = errors or _check(self._config)
+        errors = settings.wrong(self._config, self.config_jsonschema)
         if errors and raise_errors:
-            _refuse(errors)
+            settings.refuse(errors)
         self._hide_secrets()
         for name in self._config.keys() - self.config_jsonschema["properties"].keys():
             close = difflib.get_close_matches(name, self.config_jsonschema["properties"], n=1)
@@ -336,87 +234,10 @@ class TapInstances(Tap):
         )
 
 
-def _refuse(errors: list[str]) -> NoReturn:
-    raise ConfigValidationError("; ".join(errors), errors=errors)
-
-
 def _unreadable(option: str, path: str, what: str, error: Exception) -> ConfigValidationError:
     """Say which file is not what it must be, and where; never what it holds."""
     where = f" ({error})" if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) else ""
     return ConfigValidationError(f"{option} {path} is not {what}{where}")
-
-
-def _explain(error: ValidationError) -> str:
-    """Say which setting is wrong and what it must be; the validator's own message would quote the value."""
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
-    rule: Any = error.validator_value
-    if error.validator == "required":
-        name = error.message.split("'")[1]  # one error a missing setting; its name stands in the message only
-        return f"{where}.{name} is missing: set it" if where else f"{name} is missing: set it (README, Settings)"
-    if error.validator == "type":
-        kinds = " or ".join(kind for kind in ([rule] if isinstance(rule, str) else rule) if kind != "null")
-        return f"{where} must be of type {kinds}"
-    if error.validator in {"minimum", "maximum"}:
-        return f"{where} must be at {'least' if error.validator == 'minimum' else 'most'} {rule}"
-    return f"{where} is not of the shape that it must have: see --about"
-
-
-def _check(config: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with settings of the right types."""
-    errors = _check_api_url(config["api_url"].strip())
-    many = config.get("businesses")
-    if many is None:
-        entries = [("", config)]
-    else:
-        if "business_id" in config or "auth_token" in config:
-            errors.append("businesses and business_id/auth_token are both given: keep one of the two ways")
-        if not many:
-            errors.append("businesses is empty: list at least one {business_id, auth_token}")
-        entries = [(f"businesses[{index}].", entry) for index, entry in enumerate(many)]
-    first: dict[str, str] = {}
-    for prefix, entry in entries:
-        errors += _check_business(prefix, entry)
-        if first.setdefault(entry.get("business_id") or prefix, prefix) != prefix:
-            where = first[entry["business_id"]]
-            errors.append(f"{prefix}business_id is the same as {where}business_id: list a business once")
-    agent = config.get("user_agent", "")
-    if not (agent.isascii() and agent.isprintable()):
-        errors.append("user_agent must be plain ASCII text")
-    return errors
-
-
-def _check_api_url(url: str) -> list[str]:
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or re.search(r"[\s\\]", url):
-        return ["api_url must be a web address such as https://codechat.example.com"]
-    rules = (
-        (parts.username or parts.password, "a user or a password: the token goes into auth_token"),
-        (parts.query or parts.fragment or "?" in url or "#" in url, "'?' or '#': give the base URL only"),
-        ("/api/v2" in parts.path, "/api/v2: give the base URL only, the tap adds the path"),
-    )
-    return [f"api_url must not hold {what}" for wrong, what in rules if wrong]
-
-
-def _check_business(prefix: str, entry: Mapping[str, Any]) -> list[str]:
-    business_id, token = entry.get("business_id") or "", entry.get("auth_token") or ""
-    instead = "" if prefix else ", or use businesses"
-    rules = (
-        (not business_id, f"business_id is missing: set it{instead}"),
-        (not token, f"auth_token is missing: set it{instead}"),
-        (
-            business_id in {".", ".."} or not business_id.isprintable(),
-            "business_id must be an id: no '.', '..' or line break",
-        ),
-        (
-            token and not re.fullmatch(r"[\x21-\x7e]+", token),
-            "auth_token must be the bare token: no space, no line break, no 'Bearer '",
-        ),
-    )
-    return [f"{prefix}{what}" for wrong, what in rules if wrong]
 
 
 def _is_json(value: Any) -> bool:  # noqa: ANN401

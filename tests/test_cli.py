@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from demo.codechat import Answer, Business, CodeChat, Request, World
-from tap_instances.tap import SETTINGS
+from tap_instances.settings import SETTINGS
 from tests.checked import BUSINESS, checked, command, settings
 from tests.conftest import TOKEN
 from tests.support import Run, run_cli

@@ -9,7 +9,8 @@ import pytest
 from singer_sdk.exceptions import ConfigValidationError
 
 from demo.codechat import CodeChat, World
-from tap_instances.tap import SETTINGS, TapInstances
+from tap_instances.settings import SETTINGS
+from tap_instances.tap import TapInstances
 from tests.checked import BUSINESS, checked, command, read, settings
 from tests.conftest import TOKEN
 from tests.support import run_cli, sync
