@@ -9,10 +9,13 @@ import pytest
 
 from tap_instances import records
 from tests.checked import BUSINESS, STREAMS, checked, read, settings
+from tests.conftest import TOKEN
 from tests.golden import DATA, messages
 from tests.support import Run, run_cli, sync
 
 if TYPE_CHECKING:
+    from requests_mock import Mocker
+
     from demo.codechat import CodeChat
 
 GOLDEN = DATA / "messages.jsonl"
@@ -42,6 +45,15 @@ def test_each_level_has_its_count(run: Run) -> None:
 def test_one_request_is_made(codechat: CodeChat, run: Run) -> None:
     assert run.returncode == 0
     assert [request.path for request in codechat.requests] == [f"/api/v2/business/{BUSINESS}/instance/connected"]
+
+
+@pytest.mark.parametrize("api_url", ["https://codechat.example.com", "https://a.example:8443/base/path/"])
+def test_the_server_may_be_anywhere(requests_mock: Mocker, connected: dict[str, Any], api_url: str) -> None:
+    address = f"{api_url.rstrip('/')}/api/v2/business/{BUSINESS}/instance/connected"
+    requests_mock.get(address, json=connected, request_headers={"Authorization": f"Bearer {TOKEN}"})
+    run = checked(sync({"api_url": api_url, "business_id": BUSINESS, "auth_token": TOKEN}))
+    assert messages(run) == GOLDEN.read_text(encoding="utf-8")
+    assert requests_mock.call_count == 1
 
 
 def test_each_stream_has_one_schema(run: Run) -> None:
