@@ -9,31 +9,43 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from hashlib import blake2b
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 from tap_instances.records import time_text, to_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from tap_instances.records import Row
 
 VERSION: Final = 1
 FIRST_SYNC: Final = "1970-01-01T00:00:00Z"
 
 Memory = dict[str, str]
 
+_ID: Final = itemgetter(0)
+
 _ENTRY: Final = re.compile(r"[0-9a-f]*=[^ ]+", re.DOTALL)  # of a memory; no digest: equal to no row's
 
 
-def digest(row: bytes, salt: bytes = b"") -> str:
-    """Return 12 characters that change when the row does (48 bits, compared with one former row only)."""
-    return blake2b(row + salt if salt else row, digest_size=6).hexdigest()
-
-
 def remember(digests: Mapping[str, str]) -> str:
-    """Write an instance's row ids and digests as one string: ``digest=id digest=id``, in the ids' order."""
+    """Write row ids and digests as one string: ``digest=id digest=id``, in the ids' order.
+
+    A digest is 12 characters (48 bits) that change when the row does; it is compared with one former row's only.
+    """
     rows = digests.items() if len(digests) < 2 else sorted(digests.items())  # noqa: PLR2004
     return " ".join([f"{value}={_escape(row_id)}" for row_id, value in rows])
+
+
+def memory_of(rows: Sequence[Row], salt: bytes = b"") -> str:
+    """Return :func:`remember`'s string for an instance's rows: what is done for every row of every run."""
+    if len(rows) > 1:
+        rows = sorted(rows, key=_ID)
+    if salt:
+        rows = [(row_id, row + salt, time) for row_id, row, time in rows]
+    return " ".join([f"{blake2b(row, digest_size=6).hexdigest()}={_escape(row_id)}" for row_id, row, _ in rows])
 
 
 def recall(memory: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ from typing_extensions import override
 from tap_instances.redact import JWT, is_secret_name, mask_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Self
 
@@ -140,6 +140,13 @@ def column_names(stream: str, *, include_secrets: bool) -> tuple[str, ...]:
     return tuple(name for name, spec in properties if include_secrets or "x-secret" not in spec)
 
 
+@cache
+def row_type(stream: str, *, include_secrets: bool) -> Callable[..., Any]:
+    """Return a struct of a stream's columns, which takes its values in the schema's order."""
+    names = column_names(stream, include_secrets=include_secrets)
+    return msgspec.defstruct(stream, [(name, Any) for name in names], gc=False)
+
+
 # ------------------------------------------------------------------------------------------------- API objects
 
 
@@ -216,10 +223,8 @@ def deleted_row(stream: str, instance_id: str, webhook_id: str, reading: Reading
 
 def change_row(instance_id: str, change: str, previous_observed_at: str, reading: Reading) -> bytes:
     """Return a ``connection_changes`` row: it happened between the two times."""
-    row = _blank("connection_changes", reading)
-    row.update(business_id=reading.business_id, instance_id=instance_id, change=change)
-    row.update(previous_observed_at=previous_observed_at, observed_at=reading.observed_at)
-    return encode(row)
+    row = row_type("connection_changes", include_secrets=False)
+    return encode(row(reading.business_id, instance_id, change, previous_observed_at, reading.observed_at))
 
 
 def _blank(stream: str, reading: Reading) -> dict[str, Any]:

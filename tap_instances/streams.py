@@ -62,32 +62,33 @@ class RememberingStream(ConnectedStream):
     def emit(self, page: Sequence[Instance], reading: Reading) -> None:
         """Write a page's rows that are not as remembered, and remember them."""
         out: list[bytes] = []
+        whole, latest = self.replication_method == FULL_TABLE, self._latest
         for instance in page:
             rows = self.rows(instance)
-            digests = {key: changes.digest(row, self.salt) for key, row, _ in rows}
-            memory = changes.remember(digests)
-            before = self._before.get(instance.id)
+            memory, before = changes.memory_of(rows, self.salt), self._before.get(instance.id)
             if instance.hidden and before:  # what a map hides is forgotten, not gone
                 before = self._before[instance.id] = changes.forget(before, instance.hidden)
             if before and (not instance.readable or instance.unread_events):  # what cannot be read is not gone
                 known = changes.recall(before)
-                kept = (
-                    {key: known[key] for key in self.unread(instance) if key in known} if instance.readable else known
-                )
-                memory = changes.remember({**kept, **digests})
-            whole = self.replication_method == FULL_TABLE
-            if instance.id in self._now or len(digests) < len(rows):  # an id twice: which is right cannot be known
+                keys = self.unread(instance) if instance.readable else tuple(known)
+                kept = {key: known[key] for key in keys if key in known}
+                memory = changes.remember({**kept, **changes.recall(memory)})
+            twice = instance.id in self._now or len(rows) > len({key for key, _, _ in rows})
+            if twice:  # which is right cannot be known: all of it is emitted, at every run
                 both = [*changes.recall(self._now.get(instance.id, "")), *changes.recall(memory)]
-                memory, whole = changes.remember(dict.fromkeys(both, "")), True
+                memory = changes.remember(dict.fromkeys(both, ""))
             self._now[instance.id] = memory
-            if memory == before and not whole:
-                continue
-            new = digests if whole or before is None else changes.changed(before, digests)
-            for key, row, updated_at in rows:
-                if key in new:
-                    out.append(row)
-                    if updated_at and not (self._latest and updated_at <= self._latest):
-                        self._latest = updated_at
+            if not (whole or twice):
+                if memory == before:
+                    continue
+                if before is not None:
+                    new = changes.changed(before, changes.recall(memory))
+                    rows = [row for row in rows if row[0] in new]
+            for _, row, updated_at in rows:
+                out.append(row)
+                if updated_at and (latest is None or updated_at > latest):
+                    latest = updated_at
+        self._latest = latest
         self.write(out, reading.observed_at)
 
     @override

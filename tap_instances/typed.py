@@ -22,8 +22,6 @@ from tap_instances import records
 from tap_instances.redact import mask_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tap_instances.records import Instance, Reading
 
 UTC: Final = timezone.utc
@@ -104,7 +102,8 @@ class TypedReader:
         )
         self._no_auth, self._no_whatsapp = auth.struct(), whatsapp.struct()
         self._decode = msgspec.json.Decoder(instance.struct).decode
-        self._rows = {name: self._row(name) for name in ("instances", "webhooks", "webhook_events")}
+        streams = ("instances", "webhooks", "webhook_events")
+        self._rows = [records.row_type(name, include_secrets=self.include_secrets) for name in streams]
         self._url = list(records.api_columns("webhooks")).index("url")
 
     def _shape(self, stream: str, prefix: str, level: str | None = None, **children: Any) -> Shape:  # noqa: ANN401
@@ -127,10 +126,6 @@ class TypedReader:
         struct = defstruct(f"{stream}_{prefix}", fields, rename=rename, forbid_unknown_fields=True, gc=False)
         times = tuple(index for index, (_, column) in enumerate(columns[:width]) if column.kind == "time")
         return Shape(struct, width, times, learnt)
-
-    def _row(self, stream: str) -> Callable[..., Any]:
-        names = records.column_names(stream, include_secrets=self.include_secrets)
-        return defstruct(stream, [(name, Any) for name in names], gc=False)
 
     def _learn(self, item: Any) -> None:  # noqa: ANN401
         """Know the keys of this item next time."""
@@ -166,7 +161,7 @@ class TypedReader:
         own_auth = self._take(self._auth, astuple(auth), "instances", "Auth.", extra, reading)
         own_whatsapp = self._take(self._whatsapp, astuple(whatsapp), "instances", "WhatsApp.", extra, reading)
         own = self._take(self._instance, values, "instances", "", extra, reading)
-        row = self._rows["instances"](
+        row = self._rows[0](
             reading.business_id, *own, *own_auth, *own_whatsapp, reading.observed_at, records.in_order(extra)
         )
         instance = records.Instance(instance_id, records.encode(row), [], [])
@@ -183,12 +178,12 @@ class TypedReader:
         url = own[self._url]
         if url and not self.include_secrets and ("?" in url or "@" in url):
             own = (*own[: self._url], mask_url(url), *own[self._url + 1 :])
-        row = self._rows["webhooks"](instance.id, *own, None, records.in_order(extra))
+        row = self._rows[1](instance.id, *own, None, records.in_order(extra))
         instance.webhooks.append((webhook_id, records.encode(row), own[-1]))
         if (events := hook.WebhookEvents) is not None:
             extra = {}
             own = self._take(self._events, astuple(events), "webhook_events", "", extra, reading)
-            row = self._rows["webhook_events"](instance.id, webhook_id, *own, None, records.in_order(extra))
+            row = self._rows[2](instance.id, webhook_id, *own, None, records.in_order(extra))
             instance.webhook_events.append((webhook_id, records.encode(row), own[-1]))
 
     def _take(  # noqa: PLR0913

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tap_instances import changes
 from tap_instances.changes import Partitions, understood
+
+if TYPE_CHECKING:
+    from tap_instances.records import Row
 
 HOSTILE = (
     *("a b", "a=b", "=", "%", "%20", "a%3Db", "+", "-", "'\"\\"),
@@ -22,17 +25,28 @@ NO_TIME: list[Any] = [0, 1.5, [], {}, "", "yesterday", "2025-06-01", "2025-99-99
 # ------------------------------------------------------------------------------------------------- a row's digest
 
 
+def digest(row: bytes, salt: bytes = b"") -> str:
+    """Return the digest under which a row is remembered."""
+    return changes.recall(changes.memory_of([("id", row, None)], salt))["id"]
+
+
 @pytest.mark.parametrize("other", [b"", b"rows", b"Row", b"row ", b"row\x00"])
 def test_another_row_has_another_digest(other: bytes) -> None:
-    assert changes.digest(b"row") != changes.digest(other)
+    assert digest(b"row") != digest(other)
 
 
 def test_the_same_row_has_the_same_digest_in_every_process() -> None:
-    assert changes.digest(b"row") == "efba7b2e0378"
+    assert digest(b"row") == "efba7b2e0378"
 
 
 def test_other_columns_make_another_digest() -> None:
-    assert len({changes.digest(b"row", salt) for salt in (b"", b"a", b"a,b")}) == 3
+    assert len({digest(b"row", salt) for salt in (b"", b"a", b"a,b")}) == 3
+
+
+def test_rows_are_remembered_as_their_digests_are_in_whatever_order_they_come() -> None:
+    rows: list[Row] = [(row_id, row_id.encode(errors="replace"), None) for row_id in HOSTILE]
+    expected = changes.remember({row_id: digest(row) for row_id, row, _ in rows})
+    assert changes.memory_of(rows) == changes.memory_of(rows[::-1]) == expected
 
 
 # ---------------------------------------------------------------------------------------------------- an instance
