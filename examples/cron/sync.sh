@@ -16,6 +16,8 @@ tap_config=${TAP_CONFIG:-tap.json}
 target=${TARGET:-target-postgres}
 target_config=${TARGET_CONFIG:-target.json}
 state=${STATE:-state.json}
+# target-postgres makes columns without a time zone, in the session's zone.
+export PGTZ=${PGTZ:-UTC}
 
 exec 9>"$state.lock"
 if ! flock --nonblock 9; then

@@ -12,7 +12,10 @@ A run of Meltano takes seconds, so one story of five runs serves all tests, each
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import uuid
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -24,13 +27,14 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from demo.codechat import FLAGS, Business, CodeChat, World
-from demo.project import Project
+from demo.project import FOREIGN, ROOT, Project
 from tests.conftest import CONNECTED, TOKEN
 from tests.e2e import warehouse
 from tests.e2e.test_pipeline import by, snake, utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.e2e.warehouse import Row, Warehouse
 
@@ -293,6 +297,36 @@ def test_a_hard_delete_leaves_what_is_listed(story: Story) -> None:
     assert rows.keys() == story.recovered.listed.keys()
     assert rows[DROPS]["_sdc_deleted_at"] is None, "it is back"
     assert story.dropped_later not in rows
+
+
+def test_the_cron_script_loads_utc_too(far_away: str, plugins: None, tmp_path: Path) -> None:
+    del plugins  # only has to be there
+    place, body = warehouse.postgres_at(far_away), deepcopy(BODY)
+    loader = ROOT / ".meltano" / "loaders" / "target-postgres" / "venv" / "bin"
+    (tmp_path / "tap-instances").write_text(
+        f'#!/bin/sh\nexec {sys.executable} -m tap_instances "$@"\n', encoding="utf-8"
+    )
+    (tmp_path / "tap-instances").chmod(0o755)
+    with CodeChat(World.from_body(body, TOKEN)) as server:
+        tap = {"api_url": server.url, "business_id": body["businessId"], "auth_token": TOKEN}
+        (tmp_path / "tap.json").write_text(json.dumps(tap), encoding="utf-8")
+        target = {name.removeprefix("TARGET_POSTGRES_").lower(): value for name, value in place.settings.items()}
+        (tmp_path / "target.json").write_text(json.dumps(target), encoding="utf-8")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        done = subprocess.run(  # noqa: S603 - our own script
+            [str(ROOT / "examples" / "cron" / "sync.sh")],
+            cwd=tmp_path,
+            env=environment | {"PATH": os.pathsep.join([str(tmp_path), str(loader), os.environ["PATH"]])},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    rows = by("instance_id", place.tables()["instances"])
+    assert {key: utc(row["created_at"]) for key, row in rows.items()} == {
+        item["instanceId"]: utc(item["createdAt"]) for item in body["Instances"]
+    }
 
 
 def test_a_full_refresh_mends_damaged_tables(story: Story) -> None:
