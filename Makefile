@@ -31,7 +31,7 @@ help:
 	@echo 'make types   mypy --strict'
 	@echo 'make docs    write the tables in README.md and docs/ that repeat a declaration'
 	@echo 'make bench   how fast the tap is, against a floor and the SDK template: some minutes, prints Markdown'
-	@echo 'make airflow run the example of examples/airflow in a real Airflow: some two minutes'
+	@echo 'make airflow run the example of examples/airflow in a real Airflow: some four minutes'
 	@echo 'make clean   remove what the above have set up (not your state, not your data)'
 	@echo 'With another Python: make demo PYTHON=python3.12'
 	@echo "Without the slow tests: make test PYTEST='-m \"not e2e\"'"
@@ -45,7 +45,7 @@ test: $(DEV)/stamp $(SNOWFLAKE)/stamp .meltano/test.stamp
 	@$(DEV)/bin/python -m pytest $(PYTEST)
 
 airflow: $(DEV)/stamp $(AIRFLOW)/stamp .meltano/test.stamp
-	@echo 'Airflow: four runs of the DAG, some two minutes'
+	@echo 'Airflow: four runs of the DAG, some four minutes'
 	@PYTHONPATH=. $(DEV)/bin/python examples/airflow/check.py
 
 lint: $(DEV)/stamp
