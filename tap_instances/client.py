@@ -376,7 +376,7 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 
 def _decode(body: bytearray) -> tuple[Any, Any]:
     """Return a body's JSON value and its ``Instances``, the items unparsed where msgspec can read the body."""
-    with suppress(msgspec.DecodeError, RecursionError):
+    with suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         exact = msgspec.json.decode(body, type=_Body)
         members = {"businessId": exact.businessId, "name": exact.name}
         return {name: parse_json(bytes(raw)) for name, raw in members.items() if raw is not None}, exact.Instances
