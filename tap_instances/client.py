@@ -294,7 +294,8 @@ class Client:
         why = next((words for kinds, words in TROUBLES if any(isinstance(cause, kinds) for cause in chain)), "")
         why = why.format(self.request_timeout)
         if not why:
-            reasons = [cause.strerror or str(cause) for cause in chain if isinstance(cause, OSError)]
+            system = [c for c in chain if isinstance(c, OSError) and not isinstance(c, requests.RequestException)]
+            reasons = [cause.strerror or str(cause) for cause in system]
             why = f"the connection failed ({_one_line(reasons[-1]) if reasons else type(chain[-1]).__name__})"
         proxy = any(isinstance(cause, urllib3.exceptions.ProxyError) for cause in chain)
         advice = "check HTTP_PROXY and HTTPS_PROXY, or name the server in NO_PROXY" if proxy else REACH

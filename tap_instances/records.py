@@ -296,7 +296,7 @@ def _keep(extra: dict[str, Any], path: str, value: Any, stream: str, reading: Re
     hide = not reading.include_secrets
     if hide and stream == "instances" and (path == "Auth" or path.startswith("Auth.")):
         cleaned: Any = MISFIT  # of Auth, only what its columns hold leaves
-    elif hide and is_secret_name(path.rpartition(".")[2]) and not isinstance(value, bool):
+    elif hide and is_secret_name(path) and not isinstance(value, bool):
         cleaned = MISFIT
     else:
         cleaned = _clean(value, f"{stream}.{path}", reading)

@@ -44,8 +44,15 @@ CLOSED_PIPE: Final = 141  # 128 + SIGPIPE, as a shell reports it
 FULL_TABLE: Final = "FULL_TABLE"
 PAGE: Final = 1000  # instances that are read, and rows that are written, at a time
 
-_encode = msgspec.json.Encoder(enc_hook=str, decimal_format="number").encode
-_decode = msgspec.json.Decoder().decode
+
+
+def _other(value: Any) -> Any:  # noqa: ANN401
+    """Write what a stream map made and JSON has not; a number as it came."""
+    return msgspec.Raw(str(value).encode()) if isinstance(value, records.Number) else str(value)
+
+
+_encode = msgspec.json.Encoder(enc_hook=_other, decimal_format="number").encode
+_decode = msgspec.json.Decoder(float_hook=records.Number).decode
 
 
 class SyncError(Exception):

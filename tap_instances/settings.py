@@ -166,6 +166,9 @@ def _check(config: Mapping[str, Any]) -> list[str]:
     agent = config.get("user_agent", "")
     if not (agent.isascii() and agent.isprintable()):
         errors.append("user_agent must be plain ASCII text")
+    encoding = (config.get("batch_config") or {}).get("encoding") or {}
+    if encoding.get("compression", "gzip") != "gzip":
+        errors.append("batch_config.encoding.compression must be gzip: the SDK writes nothing else")
     return errors
 
 

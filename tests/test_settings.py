@@ -50,6 +50,7 @@ WRONG: Final[list[tuple[dict[str, Any], list[tuple[str, str]]]]] = [
     ({"api_url": "https://a.example:99999"}, [("api_url", "must be a web address such as")]),
     ({"api_url": "https://a.example:0"}, [("api_url", "must be a web address such as")]),
     ({"api_url": "https://[::1"}, [("api_url", "must be a web address such as")]),
+    ({"batch_config": {"encoding": {"compression": "none"}}}, [("batch_config.encoding.compression", "must be gzip")]),
     ({"api_url": "https://u:s3cr3t@a.example"}, [("api_url", "must not hold a user or a password")]),
     ({"api_url": "https://s3cr3t@a.example"}, [("api_url", "must not hold a user or a password")]),
     ({"api_url": "https://a.example/?token=s3cr3t"}, [("api_url", "give the base URL only")]),
