@@ -101,17 +101,14 @@ NEW: Final = [
         "$ref",
         "Auth.jwt",
         "WhatsApp.name",
-        "a.b",
-        "a[]",
-        "a,b",
-        "a: b",
-        "a b",
-        "KEY",
+        "WhatsApp.pushName",
+        "WhatsApp.createdAt",
     ),
+    *("a.b", "a[]", "a,b", "a: b", "a b", "KEY"),
     *HOSTILE,
 ]
 SECRET: Final = [
-    *("token", "accessToken", "access_token", "ACCESS-TOKEN", "jwt", "idJWT", "secret"),
+    *("token", "my.token.x", "token.of.it", "accessToken", "access_token", "ACCESS-TOKEN", "jwt", "idJWT", "secret"),
     *("clientSecret", "password", "PASSWD", "passwd", "apikey", "Api-Key", "api_key", "authorization", "credentials"),
     *("cookie", "Set-Cookie", "t\x00oken", "to_ken", "token\ud800"),
 ]
