@@ -46,7 +46,7 @@ def started(config: dict[str, Any], folder: Path, *, stdout: int | IO[bytes] = s
     """Start the tap with these settings; it is killed at the end of the block if it still runs."""
     path = folder / "config.json"
     path.write_text(json.dumps(config), encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if name not in SURROUNDINGS}
+    environment = {name: value for name, value in os.environ.items() if name.upper() not in SURROUNDINGS}
     command = [sys.executable, "-m", "tap_instances", "--config", str(path)]
     process = subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, env=environment)  # noqa: S603
     try:
