@@ -104,8 +104,17 @@ class Command(SingerCommand):
     @override
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().main(*args, **kwargs)
+            try:
+                return super().main(*args, **kwargs)
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()  # what --about printed: the exit's own flush would complain in many lines
+        except BrokenPipeError:
+            drop_stdout()
+            sys.exit(CLOSED_PIPE)
         except Exception as error:  # noqa: BLE001 (the last resort)
+            if isinstance(error, OSError):
+                drop_stdout()  # a full disk, say
             lines = getattr(error, "errors", None) or [" ".join(str(error).split()) or "no details"]
             known = isinstance(error, (OSError, ValueError, SyncError)) or "singer_sdk" in type(error).__module__
             for line in lines if known else [f"unexpected {type(error).__name__}: {lines[0]}: please report it"]:

@@ -50,7 +50,7 @@ def cluster() -> Iterator[str]:
     as_user: list[str] = []
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres")
-        as_user = ["runuser", "-u", "postgres", "--"]
+        as_user = [shutil.which("runuser") or "/usr/sbin/runuser", "-u", "postgres", "--"]
     data = folder / "data"
     control = [*as_user, str(programs / "pg_ctl"), "-D", str(data), "-w"]
     port = _free_port()
