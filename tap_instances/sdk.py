@@ -45,7 +45,6 @@ FULL_TABLE: Final = "FULL_TABLE"
 PAGE: Final = 1000  # instances that are read, and rows that are written, at a time
 
 
-
 def _other(value: Any) -> Any:  # noqa: ANN401
     """Write what a stream map made and JSON has not; a number as it came."""
     return msgspec.Raw(str(value).encode()) if isinstance(value, records.Number) else str(value)
