@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from hashlib import blake2b
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
+
+from xxhash import xxh3_64_hexdigest
 
 from tap_instances.records import time_text, to_time
 
@@ -33,7 +34,7 @@ _ENTRY: Final = re.compile(r"[0-9a-f]*=[^ ]+", re.DOTALL)  # of a memory; no dig
 def remember(digests: Mapping[str, str]) -> str:
     """Write row ids and digests as one string: ``digest=id digest=id``, in the ids' order.
 
-    A digest is 12 characters (48 bits) that change when the row does; it is compared with one former row's only.
+    A digest is 16 characters (64 bits) that change when the row does; it is compared with one former row's only.
     """
     rows = digests.items() if len(digests) < 2 else sorted(digests.items())  # noqa: PLR2004
     return " ".join([f"{value}={_escape(row_id)}" for row_id, value in rows])
@@ -45,7 +46,10 @@ def memory_of(rows: Sequence[Row], salt: bytes = b"") -> str:
         rows = sorted(rows, key=_ID)
     if salt:
         rows = [(row_id, row + salt, time) for row_id, row, time in rows]
-    return " ".join([f"{blake2b(row, digest_size=6).hexdigest()}={_escape(row_id)}" for row_id, row, _ in rows])
+    memory = " ".join([f"{xxh3_64_hexdigest(row)}={row_id}" for row_id, row, _ in rows])
+    if "%" in memory or memory.count(" ") >= len(rows) > 0:  # an id that needs escaping
+        return remember({row_id: xxh3_64_hexdigest(row) for row_id, row, _ in rows})
+    return memory
 
 
 def recall(memory: str) -> dict[str, str]:

@@ -35,7 +35,10 @@ def is_secret_name(name: str) -> bool:
 
 def mask_url(url: str) -> str:
     """Hide a URL's password and the values of credential-like query parameters; leave the rest as it is."""
-    url = _USERINFO.sub(rf"\1{MASK}@", url)
+    if "@" in url:
+        url = _USERINFO.sub(rf"\1{MASK}@", url)
+    if "?" not in url:
+        return url
     address, number_sign, fragment = url.partition("#")
     head, question, query = address.partition("?")
     return head + question + "&".join(map(_mask_parameter, query.split("&"))) + number_sign + fragment

@@ -264,7 +264,9 @@ class ConnectedStream(Stream):
             head = _encode({"type": "RECORD", "stream": self.name, "record": 0})[:-2]
             tail = b',"version":%d' % self._stream_version if self._stream_version else b""
             tail += b',"time_extracted":' + _encode(observed_at) + b"}\n"
-            writer.write(head + (tail + head).join(rows) + tail)
+            rows[0] = head + rows[0]
+            rows[-1] += tail
+            writer.write((tail + head).join(rows))
             return
         messages = self._mapped(rows, observed_at)
         if self._batch_config is None:

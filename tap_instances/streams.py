@@ -63,33 +63,39 @@ class RememberingStream(ConnectedStream):
         """Write a page's rows that are not as remembered, and remember them."""
         out: list[bytes] = []
         whole, latest = self.replication_method == FULL_TABLE, self._latest
+        salt, known, now = self.salt, self._before, self._now
         for instance in page:
-            rows = self.rows(instance)
-            memory, before = changes.memory_of(rows, self.salt), self._before.get(instance.id)
-            if instance.hidden and before:  # what a map hides is forgotten, not gone
-                before = self._before[instance.id] = changes.forget(before, instance.hidden)
-            if before and (not instance.readable or instance.unread_events):  # what cannot be read is not gone
-                known = changes.recall(before)
-                keys = self.unread(instance) if instance.readable else tuple(known)
-                kept = {key: known[key] for key in keys if key in known}
-                memory = changes.remember({**kept, **changes.recall(memory)})
-            twice = instance.id in self._now or len(rows) > len({key for key, _, _ in rows})
-            if twice:  # which is right cannot be known: all of it is emitted, at every run
-                both = [*changes.recall(self._now.get(instance.id, "")), *changes.recall(memory)]
-                memory = changes.remember(dict.fromkeys(both, ""))
-            self._now[instance.id] = memory
-            if not (whole or twice):
-                if memory == before:
-                    continue
-                if before is not None:
-                    new = changes.changed(before, changes.recall(memory))
-                    rows = [row for row in rows if row[0] in new]
+            rows, key = self.rows(instance), instance.id
+            memory = changes.memory_of(rows, salt)
+            twice = key in now or (len(rows) > 1 and len(rows) > len({row[0] for row in rows}))
+            if key in known or twice:
+                rows, memory = self._changed(instance, rows, memory, whole=whole, twice=twice)
+            now[key] = memory
             for _, row, updated_at in rows:
                 out.append(row)
                 if updated_at and (latest is None or updated_at > latest):
                     latest = updated_at
         self._latest = latest
         self.write(out, reading.observed_at)
+
+    def _changed(
+        self, instance: Instance, rows: list[Row], memory: str, *, whole: bool, twice: bool
+    ) -> tuple[list[Row], str]:
+        """Return the rows to emit of an instance that was there before, and what to remember of it."""
+        before = self._before.get(instance.id, "")
+        if instance.hidden:  # what a map hides is forgotten, not gone
+            before = self._before[instance.id] = changes.forget(before, instance.hidden)
+        if not instance.readable or instance.unread_events:  # what cannot be read is not gone
+            known = changes.recall(before)
+            keys = self.unread(instance) if instance.readable else tuple(known)
+            memory = changes.remember({key: known[key] for key in keys if key in known} | changes.recall(memory))
+        if twice:  # which is right cannot be known: all of it is emitted, at every run
+            both = [*changes.recall(self._now.get(instance.id, "")), *changes.recall(memory)]
+            memory = changes.remember(dict.fromkeys(both, ""))
+        if not (whole or twice):
+            new = changes.changed(before, changes.recall(memory)) if memory != before else ()
+            rows = [row for row in rows if row[0] in new]
+        return rows, memory
 
     @override
     def finish(self, reading: Reading) -> None:

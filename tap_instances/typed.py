@@ -45,6 +45,14 @@ class Shape(NamedTuple):
     times: tuple[int, ...]  # which of them are times
     learnt: tuple[str, ...]  # further keys, the struct's last values
 
+    def columns(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the values that are the row's columns; a time in another zone than UTC is for the general way."""
+        for index in self.times:
+            time = values[index]
+            if time is not None and time.tzinfo is not UTC:
+                raise _OddError
+        return values[: self.width]
+
 
 def looks_odd(raw: bytes | bytearray) -> bool:
     """Tell whether JSON may hold what the types cannot see (a linear scan, some 1 ms a MB)."""
@@ -104,7 +112,7 @@ class TypedReader:
         self._decode = msgspec.json.Decoder(instance.struct).decode
         streams = ("instances", "webhooks", "webhook_events")
         self._rows = [records.row_type(name, include_secrets=self.include_secrets) for name in streams]
-        self._url = list(records.api_columns("webhooks")).index("url")
+        self._has_learnt = any(self._learnt.values())
 
     def _shape(self, stream: str, prefix: str, level: str | None = None, **children: Any) -> Shape:  # noqa: ANN401
         """Derive the struct of an object whose keys are ``prefix`` + one name in ``x-api``."""
@@ -153,17 +161,23 @@ class TypedReader:
     # ------------------------------------------------------------------------------------------------- the rows
 
     def _typed(self, item: Any, reading: Reading) -> Instance:  # noqa: ANN401
-        values = astuple(item)
+        values, auth, whatsapp = astuple(item), item.Auth or self._no_auth, item.WhatsApp or self._no_whatsapp
         if not (instance_id := values[0]):
             raise _OddError
-        auth, whatsapp = item.Auth or self._no_auth, item.WhatsApp or self._no_whatsapp
         extra: dict[str, Any] = {}
-        own_auth = self._take(self._auth, astuple(auth), "instances", "Auth.", extra, reading)
-        own_whatsapp = self._take(self._whatsapp, astuple(whatsapp), "instances", "WhatsApp.", extra, reading)
-        own = self._take(self._instance, values, "instances", "", extra, reading)
         row = self._rows[0](
-            reading.business_id, *own, *own_auth, *own_whatsapp, reading.observed_at, records.in_order(extra)
+            reading.business_id,
+            *self._instance.columns(values),
+            *self._auth.columns(auth_values := astuple(auth)),
+            *self._whatsapp.columns(whatsapp_values := astuple(whatsapp)),
+            reading.observed_at,
+            None,
         )
+        if self._has_learnt:
+            self._take(self._auth, auth_values, "instances", "Auth.", extra, reading)
+            self._take(self._whatsapp, whatsapp_values, "instances", "WhatsApp.", extra, reading)
+            self._take(self._instance, values, "instances", "", extra, reading)
+            row.additional_properties = records.in_order(extra)
         instance = records.Instance(instance_id, records.encode(row), [], [])
         for hook in item.Webhook or ():
             self._typed_webhook(hook, instance, reading)
@@ -174,30 +188,28 @@ class TypedReader:
         if not (webhook_id := values[0]) or (owner is not None and owner != instance.id):
             raise _OddError
         extra: dict[str, Any] = {}
-        own = self._take(self._webhook, values, "webhooks", "", extra, reading)
-        url = own[self._url]
-        if url and not self.include_secrets and ("?" in url or "@" in url):
-            own = (*own[: self._url], mask_url(url), *own[self._url + 1 :])
-        row = self._rows[1](instance.id, *own, None, records.in_order(extra))
-        instance.webhooks.append((webhook_id, records.encode(row), own[-1]))
+        row = self._rows[1](instance.id, *self._webhook.columns(values), None, None)
+        if self._has_learnt:
+            self._take(self._webhook, values, "webhooks", "", extra, reading)
+            row.additional_properties = records.in_order(extra)
+        if row.url and not self.include_secrets:
+            row.url = mask_url(row.url)
+        instance.webhooks.append((webhook_id, records.encode(row), row.updated_at))
         if (events := hook.WebhookEvents) is not None:
-            extra = {}
-            own = self._take(self._events, astuple(events), "webhook_events", "", extra, reading)
-            row = self._rows[2](instance.id, webhook_id, *own, None, records.in_order(extra))
-            instance.webhook_events.append((webhook_id, records.encode(row), own[-1]))
+            values, extra = astuple(events), {}
+            row = self._rows[2](instance.id, webhook_id, *self._events.columns(values), None, None)
+            if self._has_learnt:
+                self._take(self._events, values, "webhook_events", "", extra, reading)
+                row.additional_properties = records.in_order(extra)
+            instance.webhook_events.append((webhook_id, records.encode(row), row.updated_at))
 
     def _take(  # noqa: PLR0913
         self, shape: Shape, values: tuple[Any, ...], stream: str, prefix: str, extra: dict[str, Any], reading: Reading
-    ) -> tuple[Any, ...]:
-        """Return the values that are columns, and put the learnt keys' values where they are kept."""
-        for index in shape.times:
-            time = values[index]
-            if time is not None and time.tzinfo is not UTC:
-                raise _OddError
+    ) -> None:
+        """Put the learnt keys' values where they are kept."""
         for key, raw in zip(shape.learnt, values[-len(shape.learnt) :], strict=True) if shape.learnt else ():
             if raw is not UNSET:
                 self._keep(prefix + key, bytes(raw), stream, extra, reading)
-        return values[: shape.width]
 
     def _keep(self, path: str, raw: bytes, stream: str, extra: dict[str, Any], reading: Reading) -> None:
         """Keep a learnt key's value; most are flags or words that were met before."""
