@@ -3,6 +3,8 @@
 #   .venv-meltano/  Meltano, which wants an environment of its own
 #   .venv-airflow/  Airflow, only for `make airflow`
 #   .venv-snowflake/  the Snowflake loader and a Snowflake in memory, only for tests
+#   .venv-nox/      nox, and an environment for each Python, only for `make pythons`
+#   .venv-mutation/ mutmut, only for `make mutation`, which works in mutants/
 #   .meltano/       the plugins that Meltano installs, each in its own environment
 #   output/         what runs write
 
@@ -11,6 +13,8 @@ DEV := .venv
 MELTANO := .venv-meltano
 AIRFLOW := .venv-airflow
 SNOWFLAKE := .venv-snowflake
+MATRIX := .venv-nox
+MUTATION := .venv-mutation
 UV := 'uv>=0.11,<1'
 # The certificates that the machine trusts, as pip and git do, not uv's own list.
 export UV_SYSTEM_CERTS ?= true
@@ -18,21 +22,27 @@ DEV_PACKAGES := --group dev --editable .
 # DuckDB here is what the demo reads its tables with; as old as the loader's.
 MELTANO_PACKAGES := 'meltano>=4.4.1,<5' 'duckdb<1.3'
 AIRFLOW_PACKAGES := 'apache-airflow>=3.3,<4'
+MATRIX_PACKAGES := 'nox>=2025.5'
+MUTATION_PACKAGES := $(DEV_PACKAGES) 'mutmut>=3.8,<4'
 SNOWFLAKE_PACKAGES := meltanolabs-target-snowflake==0.20.4 'fakesnow>=0.12,<1' 'snowflake-connector-python<5'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs bench airflow clean python
+.PHONY: help demo test lint types docs picture coverage pythons mutation bench airflow clean python
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make demo    read a made-up CodeChat into DuckDB, and look at the tables'
-	@echo 'make test    all tests; those with PostgreSQL if its binaries are installed'
-	@echo 'make lint    ruff: rules and format'
-	@echo 'make types   mypy --strict'
-	@echo 'make docs    write the tables in README.md and docs/ that repeat a declaration'
-	@echo 'make bench   how fast the tap is, against a floor and the SDK template: some minutes, prints Markdown'
-	@echo 'make airflow run the example of examples/airflow in a real Airflow: some four minutes'
-	@echo 'make clean   remove what the above have set up (not your state, not your data)'
+	@echo 'make demo      read a made-up CodeChat into DuckDB, and look at the tables'
+	@echo 'make test      all tests; those with PostgreSQL if its binaries are installed'
+	@echo 'make lint      ruff: rules and format'
+	@echo 'make types     mypy --strict'
+	@echo 'make docs      write the tables in README.md and docs/ that repeat a declaration'
+	@echo 'make picture   write docs/img/demo.svg from a run of the demo'
+	@echo 'make coverage  which branches the quick tests miss: some two minutes'
+	@echo 'make pythons   the quick tests and the wheel on Python 3.10 to 3.13, as many as there are: some 15 minutes'
+	@echo 'make mutation  which faults put into the code no test sees: some half an hour'
+	@echo 'make bench     how fast the tap is, against a floor and the SDK template: some minutes, prints Markdown'
+	@echo 'make airflow   run the example of examples/airflow in a real Airflow: some four minutes'
+	@echo 'make clean     remove what the above have set up (not your state, not your data)'
 	@echo 'With another Python: make demo PYTHON=python3.12'
 	@echo "Without the slow tests: make test PYTEST='-m \"not e2e\"'"
 
@@ -59,6 +69,21 @@ types: $(DEV)/stamp
 
 docs: $(DEV)/stamp
 	@$(DEV)/bin/python -m tools.docs
+
+picture: .meltano/demo.stamp
+	@$(MELTANO)/bin/python -m demo.run >output/demo.txt || { cat output/demo.txt; exit 1; }
+	@mkdir -p docs/img
+	@$(MELTANO)/bin/python -m tools.picture <output/demo.txt >docs/img/demo.svg
+
+coverage: $(DEV)/stamp
+	@$(DEV)/bin/python -m pytest -q -m 'not e2e' --cov $(PYTEST)
+
+pythons: $(MATRIX)/stamp
+	@$(MATRIX)/bin/nox $(NOX)
+
+mutation: $(MUTATION)/stamp
+	@$(MUTATION)/bin/mutmut run $(MUTMUT)
+	@$(MUTATION)/bin/mutmut results
 
 bench: $(DEV)/stamp
 	@echo 'Benchmark: leave the machine alone meanwhile'
@@ -89,6 +114,14 @@ $(SNOWFLAKE)/stamp: | python
 	@echo 'Setting up $(SNOWFLAKE): the Snowflake loader (the first time up to a minute)'
 	$(call environment,$(SNOWFLAKE),$(SNOWFLAKE_PACKAGES))
 
+$(MATRIX)/stamp: | python
+	@echo 'Setting up $(MATRIX): nox'
+	$(call environment,$(MATRIX),$(MATRIX_PACKAGES))
+
+$(MUTATION)/stamp: pyproject.toml | python
+	@echo 'Setting up $(MUTATION): mutmut, and the tests'
+	$(call environment,$(MUTATION),$(MUTATION_PACKAGES))
+
 # "clean" because Meltano does not see that the tap's own dependencies have changed.
 .meltano/demo.stamp: meltano.yml pyproject.toml | $(MELTANO)/stamp
 	@echo 'Installing the tap and the DuckDB loader into .meltano (the first time up to a minute)'
@@ -110,5 +143,5 @@ python:
 
 clean:
 	@echo 'Removing environments, plugins, caches and the demo'
-	@rm -rf $(DEV) $(MELTANO) $(AIRFLOW) $(SNOWFLAKE) .meltano/*.stamp .meltano/extractors .meltano/loaders \
-		.meltano/run output/demo dist build .coverage .*_cache .hypothesis
+	@rm -rf $(DEV) $(MELTANO) $(AIRFLOW) $(SNOWFLAKE) $(MATRIX) $(MUTATION) .meltano/*.stamp .meltano/extractors .meltano/loaders \
+		.meltano/run output/demo output/demo.txt dist build mutants .coverage* .*_cache .hypothesis
