@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -74,6 +75,7 @@ def test_an_order_of_the_api_is_not_remembered() -> None:
 def test_a_uuid_stays_readable() -> None:
     row_id = "0f21ddb6-6cad-4a26-8d11-6ece1738f7d9"
     assert changes.remember({row_id: "abc"}) == f"abc={row_id}"
+    assert changes.remember({"a=b/c": "1"}) == "1=a=b/c", "so does what needs no escape"
 
 
 @pytest.mark.parametrize(
@@ -166,8 +168,9 @@ def test_a_partition_is_put_in_the_place_of_what_was() -> None:
     assert partitions.get("new") == state["bookmarks"]["webhooks"]["partitions"][2]
 
 
-@pytest.mark.parametrize("state", [{}, {"bookmarks": {}}, {"bookmarks": {"webhooks": {}}}])
-def test_an_empty_state_grows_what_it_needs(state: dict[str, Any]) -> None:
+@pytest.mark.parametrize("text", ["{}", '{"bookmarks": {}}', '{"bookmarks": {"webhooks": {}}}'])
+def test_an_empty_state_grows_what_it_needs(text: str) -> None:
+    state: dict[str, Any] = json.loads(text)
     partitions = Partitions(state, "webhooks")
     assert partitions.get("b") is None
     partitions.put("b", seen={})
