@@ -50,6 +50,14 @@ def test_rows_are_remembered_as_their_digests_are_in_whatever_order_they_come() 
     assert changes.memory_of(rows) == changes.memory_of(rows[::-1]) == expected
 
 
+@pytest.mark.parametrize("row_id", HOSTILE)
+def test_a_row_of_any_id_is_remembered_alone_and_beside_another(row_id: str) -> None:
+    one, other = (row_id, b"one", None), ("other", b"other", None)
+    digests = {row_id: digest(b"one"), "other": digest(b"other")}
+    assert changes.memory_of([one]) == changes.remember({row_id: digests[row_id]})
+    assert changes.memory_of([one, other]) == changes.memory_of([other, one]) == changes.remember(digests)
+
+
 # ---------------------------------------------------------------------------------------------------- an instance
 
 
@@ -119,6 +127,7 @@ def test_changed(before: str | None, now: dict[str, str], expected: set[str]) ->
         ({"i": "1=a"}, {"j": "1=b"}, []),
         ({"i": "1=a", "j": ""}, {"i": "", "j": "1=a"}, []),  # it moved to another instance
         ({"i": "1=a", "j": "1=b"}, {"i": "", "j": ""}, [("i", "a"), ("j", "b")]),
+        ({"i": "1=a", "j": "1=b"}, {"i": "1=a", "j": ""}, [("j", "b")]),
         ({"i": "1=a%20b"}, {"i": ""}, [("i", "a b")]),
     ],
 )
