@@ -148,12 +148,10 @@ class Run:
             self.logger.info("keys of no column, kept in additional_properties: %s", _some(self.findings.unknown))
         if self.findings.withheld:
             self.logger.warning("withheld as secrets (include_secrets emits them): %s", _some(self.findings.withheld))
-        for stream in self.streams:
-            stream.flush()
-        if self.activate and not self.failed and not self.incomplete:
+        if self.activate and not self.failed and not self.incomplete:  # so nothing waits for a batch
             for stream in self.streams:
                 stream.activate()
-        self.tap.write_state()
+        self.write_state()
         if self.failed and len(self.tap.businesses) > 1:
             why = "; ".join(f"{business_id} ({reason.split(':')[0]})" for business_id, reason in self.failed.items())
             self.logger.error("%d of %d businesses failed: %s", len(self.failed), len(self.tap.businesses), why)

@@ -55,12 +55,15 @@ class RememberingStream(ConnectedStream):
 
     @override
     def begin(self, business_id: str) -> None:
-        self._before: changes.Memory = dict((self.bookmarks.get(business_id) or {}).get("seen", {}))
+        partition = self.bookmarks.get(business_id) or {}
+        self._before: changes.Memory = dict(partition.get("seen", {}))
         self._now: changes.Memory = {}
-        self._latest = records.to_time((self.bookmarks.get(business_id) or {}).get("replication_key_value"))
+        self._latest = records.to_time(partition.get("replication_key_value"))
 
     def emit(self, page: Sequence[Instance], reading: Reading) -> None:
         """Write a page's rows that are not as remembered, and remember them."""
+        if not self.selected:
+            return
         out: list[bytes] = []
         whole, latest = self.replication_method == FULL_TABLE, self._latest
         salt, known, now = self.salt, self._before, self._now

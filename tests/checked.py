@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 from typing import Any, Final
 
 from jsonschema import Draft202012Validator
@@ -12,7 +11,7 @@ from jsonschema import Draft202012Validator
 from demo.codechat import Answer, CodeChat, Request, World
 from tap_instances.tap import TapInstances
 from tests.conftest import TOKEN
-from tests.support import Run, sync
+from tests.support import Run, logged, sync
 
 BUSINESS: Final = "9531985d-5d9d-49f8-9818-e811892f902b"  # of connected.json
 STREAMS: Final = ("businesses", "instances", "webhooks", "webhook_events", "connection_changes")
@@ -59,20 +58,12 @@ def read(body: Any, *, headers: dict[str, str] | None = None, **more: Any) -> Ru
 
 def command(*args: str) -> Run:
     """Run the command line in this process: all of it but the way that it logs."""
-    out, log = io.StringIO(), io.StringIO()
-    handler = logging.StreamHandler(log)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
+    out = io.StringIO()
     code: Any = None
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(log):
-            TapInstances.get_singer_command().main(list(args), prog_name="tap-instances")
-    except SystemExit as end:
-        code = end.code
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
+    with logged("%(levelname)s %(message)s") as log:
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(log):
+                TapInstances.get_singer_command().main(list(args), prog_name="tap-instances")
+        except SystemExit as end:
+            code = end.code
     return Run(int(code or 0), out.getvalue(), log.getvalue())

@@ -12,9 +12,12 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tap_instances.tap import TapInstances
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass
@@ -72,26 +75,35 @@ def run_cli(
     return Run(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def sync(config: dict[str, Any], *, state: dict[str, Any] | None = None, catalog: dict[str, Any] | None = None) -> Run:
-    """Run a sync in this process; inputs are copied, so that the tap cannot change them."""
-    out, log = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\n"), io.StringIO()
+@contextlib.contextmanager
+def logged(layout: str) -> Iterator[io.StringIO]:
+    """Give what is logged at INFO and above while the block lasts, in this layout."""
+    log = io.StringIO()
     handler = logging.StreamHandler(log)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(logging.Formatter(layout))
     root = logging.getLogger()
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    code: Any = 0
     try:
-        with contextlib.redirect_stdout(out):
-            inputs = {"config": config, "state": state, "catalog": catalog}
-            copies: dict[str, Any] = {name: json.loads(json.dumps(value)) for name, value in inputs.items()}
-            TapInstances(**copies).sync_all()
-    except SystemExit as end:
-        code = end.code
+        yield log
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
+
+
+def sync(config: dict[str, Any], *, state: dict[str, Any] | None = None, catalog: dict[str, Any] | None = None) -> Run:
+    """Run a sync in this process; inputs are copied, so that the tap cannot change them."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\n")
+    code: Any = 0
+    with logged("%(levelname)s %(name)s %(message)s") as log:
+        try:
+            with contextlib.redirect_stdout(out):
+                inputs = {"config": config, "state": state, "catalog": catalog}
+                copies: dict[str, Any] = {name: json.loads(json.dumps(value)) for name, value in inputs.items()}
+                TapInstances(**copies).sync_all()
+        except SystemExit as end:
+            code = end.code
     out.flush()
     return Run(int(code or 0), out.buffer.getvalue().decode(), log.getvalue())
 
