@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # One business under Meltano, as one of several runs at the same time:
 #
-#   ls tokens | xargs -P 4 -n 1 ./sync.sh
+#   ./sync.sh $(ls tokens | head -n 1)                      # the first makes the tables: two at a time would collide
+#   ls tokens | tail -n +2 | xargs -P 4 -n 1 ./sync.sh
 #
 # Called in the Meltano project's folder, with a business id. Its token is read from tokens/<business id>, so that it
 # stands on no command line. Each business has a state of its own (--state-id-suffix) and a working folder of its own:
