@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 
 from xxhash import xxh3_64_hexdigest
 
-from tap_instances.records import time_text, to_time
+from tap_instances.values import time_text, to_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

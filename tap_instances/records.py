@@ -1,66 +1,25 @@
 """An API object becomes a row. Pure functions: a JSON object in, finished rows (JSON bytes) out.
 
-``schemas/`` is the one declaration of columns: ``x-api`` names the API key (by path from the stream's own object),
-``type`` and ``format`` say what the column holds, ``x-secret`` that it leaves only with ``include_secrets``. What no
-column holds goes to ``additional_properties``, is withheld as a secret, or is reported: see :class:`Findings`.
+What no column holds goes to ``additional_properties``, is withheld as a secret, or is reported: see :class:`Findings`.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import sys
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
-from decimal import Decimal, InvalidOperation
-from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from typing_extensions import override
 
+from tap_instances.columns import api_columns, column_names, row_type
 from tap_instances.redact import JWT, is_secret_name, mask_url
+from tap_instances.values import CONVERTERS, MISFIT, clean_text, deep_recursion, encode, json_type, parse_json, to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from datetime import datetime
 
-    from typing_extensions import Self
-
-UTC: Final = timezone.utc
 PARTS: Final = ("Auth", "WhatsApp")  # objects of an instance that become columns of its row
 LITERALS: Final = {b"true": True, b"false": False, b"null": None}
 MAX_DEPTH: Final = 100  # a value nested deeper is kept as its JSON text
-MAX_DIGITS: Final = 4300  # so is a longer integer, which Python, and so most targets, refuse to read
-
-
-class Number(Decimal):
-    """A number that is written as it came: ``1e5`` stays ``1e5``, ``-0`` stays ``-0``."""
-
-    text: str
-
-    def __new__(cls, text: str) -> Self:
-        """Keep the number's JSON text."""
-        self = super().__new__(cls, text)
-        self.text = str(text)
-        return self
-
-    @override
-    def __str__(self) -> str:
-        return self.text
-
-
-encode: Final = msgspec.json.Encoder(enc_hook=lambda number: msgspec.Raw(str(number).encode())).encode
-
-
-class Column(NamedTuple):
-    """What a column holds: ``text``, ``flag`` (boolean) or ``time``, and whether it is a secret."""
-
-    name: str
-    kind: Literal["text", "flag", "time"]
-    secret: bool
-
 
 Row = tuple[str, bytes, "datetime | None"]  # its key, its JSON, its updatedAt
 
@@ -94,60 +53,6 @@ class Reading:
     observed_at: datetime
     include_secrets: bool
     findings: Findings
-
-
-class _Misfit:
-    """The type of :data:`MISFIT`: a value that its column cannot hold."""
-
-
-MISFIT: Final = _Misfit()
-
-
-# ----------------------------------------------------------------------------------------------- the declaration
-
-
-@cache
-def load_schema(stream: str) -> dict[str, Any]:
-    """Return the JSON Schema of a stream from ``schemas/`` (in a wheel: inside the package)."""
-    package = files(__package__)
-    folder = package / "schemas"
-    if not folder.is_dir():  # a checkout or an editable install
-        folder = package.parent / "schemas"  # type: ignore[attr-defined]
-    schema: dict[str, Any] = json.loads((folder / f"{stream}.json").read_text(encoding="utf-8"))
-    return schema
-
-
-@cache
-def api_columns(stream: str) -> dict[str, Column]:
-    """Return API path -> column of a stream, in the schema's order."""
-    return {
-        spec["x-api"]: Column(name, _kind(spec), "x-secret" in spec)
-        for name, spec in load_schema(stream)["properties"].items()
-        if "x-api" in spec
-    }
-
-
-def _kind(spec: dict[str, Any]) -> Literal["text", "flag", "time"]:
-    if "boolean" in spec["type"]:
-        return "flag"
-    return "time" if spec.get("format") == "date-time" else "text"
-
-
-@cache
-def column_names(stream: str, *, include_secrets: bool) -> tuple[str, ...]:
-    """Return the columns that leave, in the schema's order."""
-    properties = load_schema(stream)["properties"].items()
-    return tuple(name for name, spec in properties if include_secrets or "x-secret" not in spec)
-
-
-@cache
-def row_type(stream: str, *, include_secrets: bool) -> Callable[..., Any]:
-    """Return a struct of a stream's columns, which takes its values in the schema's order."""
-    names = column_names(stream, include_secrets=include_secrets)
-    return msgspec.defstruct(stream, [(name, Any) for name in names], gc=False)
-
-
-# ------------------------------------------------------------------------------------------------- API objects
 
 
 def read_business(body: dict[str, Any], reading: Reading) -> bytes:
@@ -320,7 +225,7 @@ def _clean(value: Any, path: str, reading: Reading, depth: int = 0) -> Any:  # n
     if not isinstance(value, (dict, list)):
         return value
     if depth == MAX_DEPTH:
-        with _deep_recursion():
+        with deep_recursion():
             return encode(_clean(value, path, reading, depth + 1)).decode()
     if isinstance(value, list):
         items = [_clean(item, f"{path}[]", reading, depth + 1) for item in value]
@@ -339,115 +244,3 @@ def _clean(value: Any, path: str, reading: Reading, depth: int = 0) -> Any:  # n
             name += "_"
         result[name] = cleaned
     return result
-
-
-# ------------------------------------------------------------------------------------------------------ values
-
-
-def to_text(value: Any) -> Any:  # noqa: ANN401
-    """Return what a text column holds: the text, a number's JSON text, ``None``, or :data:`MISFIT`."""
-    if isinstance(value, str):
-        return clean_text(value)
-    if value is None or isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
-        return None if value is None else MISFIT
-    return str(value)
-
-
-def to_flag(value: Any) -> Any:  # noqa: ANN401
-    """Return what a boolean column holds, or :data:`MISFIT`."""
-    return value if value is None or isinstance(value, bool) else MISFIT
-
-
-def to_time(value: Any) -> Any:  # noqa: ANN401
-    """Return what a time column holds, a datetime in UTC, or :data:`MISFIT`.
-
-    An offset is applied, a missing zone read as UTC, a date alone as its midnight; fractions are cut to microseconds.
-    """
-    match = _TIME.match(value) if isinstance(value, str) else None
-    if match is None:
-        return None if value is None else MISFIT
-    year, month, day, hour, minute, second, fraction, zone = match.groups()
-    offset = timedelta()
-    if zone and zone not in "Zz":
-        hours, minutes = int(zone[1:3]), int(zone[-2:] if len(zone) > 3 else 0)  # noqa: PLR2004
-        offset = timedelta(hours=hours, minutes=minutes) * (-1 if zone[0] == "-" else 1)
-    microsecond = int((fraction or "")[:6].ljust(6, "0"))
-    try:
-        clock = (int(hour or 0), int(minute or 0), int(second or 0), microsecond)
-        return datetime(int(year), int(month), int(day), *clock, tzinfo=UTC) - offset
-    except (ValueError, OverflowError):  # no such day or hour; a year outside 1-9999
-        return MISFIT
-
-
-_TIME: Final = re.compile(
-    r"\s*(\d{4})-(\d\d)-(\d\d)"
-    r"(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?\s*(Z|z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)?)?\s*\Z",
-    re.ASCII,
-)
-CONVERTERS: Final = {"text": to_text, "flag": to_flag, "time": to_time}
-
-
-def time_text(time: datetime) -> str:
-    """Write a time in UTC as :func:`encode` does: RFC 3339 with ``Z``."""
-    return time.isoformat().replace("+00:00", "Z")
-
-
-def clean_text(text: str) -> str:
-    """Return text that UTF-8 and PostgreSQL can carry: U+0000 removed, lone surrogates as U+FFFD."""
-    if "\x00" in text:
-        text = text.replace("\x00", "")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-def json_type(value: Any) -> str:  # noqa: ANN401
-    """Name a JSON value's type for an error line; never the value."""
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else "a boolean"
-    for kind, name in ((str, "a string"), (list, "an array"), (dict, "an object")):
-        if isinstance(value, kind):
-            return name
-    return "a number"
-
-
-# -------------------------------------------------------------------------------------------------------- JSON
-
-
-def parse_json(raw: bytes) -> Any:  # noqa: ANN401
-    """Parse JSON so that nothing is lost: exact numbers, lone surrogates, a BOM, broken UTF-8 as U+FFFD.
-
-    Raises:
-        ValueError: it is no JSON.
-        RecursionError: it is nested deeper than Python's own parser goes (some 1,000 levels).
-    """
-    return _DECODER.decode(raw.decode(json.detect_encoding(raw), "replace"))
-
-
-def _number(text: str) -> Any:  # noqa: ANN401
-    if (digits := text.removeprefix("-")).isdigit() and text != "-0":
-        return int(text) if len(digits) <= MAX_DIGITS else text
-    try:
-        return Number(text)
-    except InvalidOperation:  # an exponent beyond any number's: its text is all there is
-        return text
-
-
-def _no_constant(name: str) -> Any:  # noqa: ANN401
-    raise ValueError(f"{name} is no JSON")
-
-
-_DECODER: Final = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=_no_constant, strict=False)
-
-
-@contextmanager
-def _deep_recursion() -> Iterator[None]:
-    """Let Python go as deep as its JSON parser went."""
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(limit, 50_000))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(limit)

@@ -16,7 +16,7 @@ from tap_instances.typed import TypedReader
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tap_instances.client import Snapshot
+    from tap_instances.answers import Snapshot
     from tap_instances.records import Instance, Reading
     from tap_instances.sdk import ConnectedStream
     from tap_instances.streams import BusinessesStream, ConnectionChangesStream, RememberingStream

@@ -27,8 +27,9 @@ from singer_sdk.singerlib.encoding.base import GenericSingerWriter
 from singer_sdk.singerlib.messages import Message, StateMessage
 from typing_extensions import override
 
-from tap_instances import records
 from tap_instances.changes import Partitions
+from tap_instances.columns import column_names, load_schema
+from tap_instances.values import Number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -47,11 +48,11 @@ PAGE: Final = 1000  # instances that are read, and rows that are written, at a t
 
 def _other(value: Any) -> Any:  # noqa: ANN401
     """Write what a stream map made and JSON has not; a number as it came."""
-    return msgspec.Raw(str(value).encode()) if isinstance(value, records.Number) else str(value)
+    return msgspec.Raw(str(value).encode()) if isinstance(value, Number) else str(value)
 
 
 _encode = msgspec.json.Encoder(enc_hook=_other, decimal_format="number").encode
-_decode = msgspec.json.Decoder(float_hook=records.Number).decode
+_decode = msgspec.json.Decoder(float_hook=Number).decode
 
 
 class SyncError(Exception):
@@ -145,8 +146,8 @@ class ConnectedStream(Stream):
     @override
     def schema(self) -> dict[str, Any]:
         """The declared columns; those that are secrets only with ``include_secrets``."""
-        schema = records.load_schema(self.name)
-        names = records.column_names(self.name, include_secrets=bool(self.config.get("include_secrets")))
+        schema = load_schema(self.name)
+        names = column_names(self.name, include_secrets=bool(self.config.get("include_secrets")))
         return {**schema, "properties": {name: schema["properties"][name] for name in names}}
 
     @override
@@ -156,7 +157,7 @@ class ConnectedStream(Stream):
         keys, replication_key = tuple(self.primary_keys), self.replication_key
         if entry:
             allowed = self.schema["properties"]
-            secrets = set(records.load_schema(self.name)["properties"]) - set(allowed)
+            secrets = set(load_schema(self.name)["properties"]) - set(allowed)
             for column in secrets:
                 (entry.schema.properties or {}).pop(column, None)
             entry.key_properties = entry.key_properties or entry.metadata.root.table_key_properties or keys

@@ -13,6 +13,7 @@ from typing_extensions import override
 from tap_instances import changes, records
 from tap_instances.run import Run
 from tap_instances.sdk import FULL_TABLE, ConnectedStream
+from tap_instances.values import time_text, to_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,7 @@ class RememberingStream(ConnectedStream):
         partition = self.bookmarks.get(business_id) or {}
         self._before: changes.Memory = dict(partition.get("seen", {}))
         self._now: changes.Memory = {}
-        self._latest = records.to_time(partition.get("replication_key_value"))
+        self._latest = to_time(partition.get("replication_key_value"))
 
     def emit(self, page: Sequence[Instance], reading: Reading) -> None:
         """Write a page's rows that are not as remembered, and remember them."""
@@ -112,7 +113,7 @@ class RememberingStream(ConnectedStream):
         self.bookmarks.put(
             reading.business_id,
             replication_key=self.replication_key,
-            replication_key_value=records.time_text(self._latest) if self._latest else None,
+            replication_key_value=time_text(self._latest) if self._latest else None,
             seen=self._now,
         )
 
@@ -175,6 +176,6 @@ class ConnectionChangesStream(ConnectedStream):
         self.bookmarks.put(
             reading.business_id,
             replication_key=self.replication_key,
-            replication_key_value=records.time_text(reading.observed_at),
+            replication_key_value=time_text(reading.observed_at),
             seen=changes.write_list(dict.fromkeys(self._listed)),
         )

@@ -19,7 +19,9 @@ from msgspec import UNSET, Raw, defstruct
 from msgspec.structs import astuple
 
 from tap_instances import records
+from tap_instances.columns import api_columns, row_type
 from tap_instances.redact import mask_url
+from tap_instances.values import encode, parse_json
 
 if TYPE_CHECKING:
     from tap_instances.records import Instance, Reading
@@ -82,7 +84,7 @@ class TypedReader:
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _OddError):
                     pass  # the general way knows what it is
             try:
-                item = records.parse_json(bytes(item))
+                item = parse_json(bytes(item))
             except RecursionError:  # msgspec passed over it, where less of the stack was in use
                 reading.findings.faults.append(f"{where} is nested too deep to be read")
                 return None
@@ -111,14 +113,14 @@ class TypedReader:
         self._no_auth, self._no_whatsapp = auth.struct(), whatsapp.struct()
         self._decode = msgspec.json.Decoder(instance.struct).decode
         streams = ("instances", "webhooks", "webhook_events")
-        self._rows = [records.row_type(name, include_secrets=self.include_secrets) for name in streams]
+        self._rows = [row_type(name, include_secrets=self.include_secrets) for name in streams]
         self._has_learnt = any(self._learnt.values())
 
     def _shape(self, stream: str, prefix: str, level: str | None = None, **children: Any) -> Shape:  # noqa: ANN401
         """Derive the struct of an object whose keys are ``prefix`` + one name in ``x-api``."""
         columns = [
             (path.removeprefix(prefix), column)
-            for path, column in records.api_columns(stream).items()
+            for path, column in api_columns(stream).items()
             if path.startswith(prefix) and "." not in path.removeprefix(prefix)
         ]
         columns.sort(key=lambda entry: entry[1].secret and not self.include_secrets)  # what stays here goes last
@@ -151,7 +153,7 @@ class TypedReader:
         for level, stream, prefix, children, value in objects:
             known = self._learnt[level]
             for key in value if isinstance(value, dict) else ():
-                new = prefix + key not in records.api_columns(stream) and key not in (*children, *known)
+                new = prefix + key not in api_columns(stream) and key not in (*children, *known)
                 if room and new and LEARNABLE.fullmatch(key):
                     known.append(key)
                     room -= 1
@@ -178,7 +180,7 @@ class TypedReader:
             self._take(self._whatsapp, whatsapp_values, "instances", "WhatsApp.", extra, reading)
             self._take(self._instance, values, "instances", "", extra, reading)
             row.additional_properties = records.in_order(extra)
-        instance = records.Instance(instance_id, records.encode(row), [], [])
+        instance = records.Instance(instance_id, encode(row), [], [])
         for hook in item.Webhook or ():
             self._typed_webhook(hook, instance, reading)
         return instance
@@ -194,14 +196,14 @@ class TypedReader:
             row.additional_properties = records.in_order(extra)
         if row.url and not self.include_secrets:
             row.url = mask_url(row.url)
-        instance.webhooks.append((webhook_id, records.encode(row), row.updated_at))
+        instance.webhooks.append((webhook_id, encode(row), row.updated_at))
         if (events := hook.WebhookEvents) is not None:
             values, extra = astuple(events), {}
             row = self._rows[2](instance.id, webhook_id, *self._events.columns(values), None, None)
             if self._has_learnt:
                 self._take(self._events, values, "webhook_events", "", extra, reading)
                 row.additional_properties = records.in_order(extra)
-            instance.webhook_events.append((webhook_id, records.encode(row), row.updated_at))
+            instance.webhook_events.append((webhook_id, encode(row), row.updated_at))
 
     def _take(  # noqa: PLR0913
         self, shape: Shape, values: tuple[Any, ...], stream: str, prefix: str, extra: dict[str, Any], reading: Reading

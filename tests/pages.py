@@ -107,7 +107,7 @@ def texts() -> Iterator[str]:
 
 def complaints() -> Iterator[str]:
     """Yield the texts of warnings and errors."""
-    speaking = {"warning", "error", "_TryError", "SnapshotError", "SyncError"}
+    speaking = {"warning", "error", "TryError", "SnapshotError", "SyncError"}
     for tree in trees():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_instances import records
+from tap_instances.columns import load_schema
 from tests.checked import STREAMS, checked, settings
 from tests.golden import DATA, pretty
 from tests.support import Run, discover, run_cli, select, sync
@@ -15,7 +15,7 @@ from tests.support import Run, discover, run_cli, select, sync
 if TYPE_CHECKING:
     from demo.codechat import CodeChat
 
-KEYS = {stream: records.load_schema(stream)["required"] for stream in STREAMS}
+KEYS = {stream: load_schema(stream)["required"] for stream in STREAMS}
 
 
 def streams_of(run: Run, kind: str = "RECORD") -> list[str]:
@@ -25,7 +25,7 @@ def streams_of(run: Run, kind: str = "RECORD") -> list[str]:
 
 def minimal(stream: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return what a person would write for a stream."""
-    schema = {"type": "object", "properties": records.load_schema(stream)["properties"]}
+    schema = {"type": "object", "properties": load_schema(stream)["properties"]}
     selected = {"breadcrumb": [], "metadata": {"selected": True}}
     return {"tap_stream_id": stream, "stream": stream, "schema": schema, "metadata": [selected], **more}
 

@@ -14,7 +14,8 @@ import urllib3
 from requests_mock import ANY
 
 from tap_instances import client
-from tap_instances.client import Business, Client, SnapshotError, _causes
+from tap_instances.answers import _causes
+from tap_instances.client import Business, Client, SnapshotError
 from tap_instances.redact import scrub, spellings
 from tap_instances.tap import TapInstances
 from tests.faults import SURROUNDINGS, FaultServer, answer, echo, leave_surroundings, settings

@@ -26,8 +26,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from typing_extensions import override
 
-from tap_instances import client, records, run
+from tap_instances import client, run
+from tap_instances.answers import TryError, read_snapshot
 from tap_instances.client import Client
+from tap_instances.columns import api_columns
 from tests.conftest import CONNECTED
 from tests.faults import BUSINESS, GOOD, TOKEN, FaultServer, answer, head, leave_surroundings, raw, trickle
 from tests.faults import settings as tap_settings
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from tap_instances.client import Business, Snapshot
+    from tap_instances.answers import Snapshot
+    from tap_instances.client import Business
     from tests.faults import Act
 
 EXAMPLES: Final = 2000 if os.environ.get("CI") else 300
@@ -348,8 +351,8 @@ def run_on(raw_body: bytes, *, state: dict[str, Any] | None = None, include_secr
 
     def fetch(_: Client, __: Business) -> Snapshot:
         try:
-            return client._snapshot(bytearray(raw_body), datetime.now(timezone.utc))
-        except client._TryError as failure:
+            return read_snapshot(bytearray(raw_body), datetime.now(timezone.utc))
+        except TryError as failure:
             raise client.SnapshotError(failure.line(1, TOKEN)) from None
 
     with pytest.MonkeyPatch.context() as patch:
@@ -536,7 +539,7 @@ def is_withheld(stream: str, keys: tuple[Any, ...], column: str | None, mark: Ma
 COLUMNS: Final = {
     f"{stream}.{path}": "secret" if column.secret else column.kind
     for stream in ("businesses", "instances", "webhooks", "webhook_events")
-    for path, column in records.api_columns(stream).items()
+    for path, column in api_columns(stream).items()
 }
 
 

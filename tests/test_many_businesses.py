@@ -11,7 +11,8 @@ from singer_sdk.exceptions import ConfigValidationError
 
 from demo.codechat import CodeChat, World
 from tap_instances import client
-from tap_instances.client import Business, Client, Snapshot, SnapshotError
+from tap_instances.answers import Snapshot
+from tap_instances.client import Business, Client, SnapshotError
 from tap_instances.sdk import LineWriter
 from tests.checked import STREAMS
 from tests.faults import FaultServer, answer, head, leave_surroundings, raw
@@ -180,7 +181,7 @@ def test_one_body_more_than_concurrency_is_in_memory(concurrency: int, monkeypat
                 changed.wait_for(lambda: counts[-1] > concurrency, timeout=SOON)
         write(self, lines)
 
-    monkeypatch.setattr(client, "Snapshot", Counted)
+    monkeypatch.setattr("tap_instances.answers.Snapshot", Counted)
     monkeypatch.setattr(LineWriter, "write", slow_write)
     with FaultServer(businesses=scripts(names(12))) as server:
         assert sync(config(server, names(12), concurrency=concurrency)).returncode == 0

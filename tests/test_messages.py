@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_instances import records
+from tap_instances.columns import api_columns
 from tests.checked import BUSINESS, STREAMS, checked, read, settings
 from tests.conftest import TOKEN
 from tests.golden import DATA, messages
@@ -106,7 +106,7 @@ def test_every_value_equals_the_bodys(run: Run, connected: dict[str, Any]) -> No
         "webhook_events": [hook["WebhookEvents"] for hook in webhooks],
     }.items():
         for item, record in zip(items, run.records(stream), strict=True):
-            for path, column in records.api_columns(stream).items():
+            for path, column in api_columns(stream).items():
                 if not column.secret:
                     assert same(at(item, path), record[column.name], path), (stream, path)
                     compared += 1

@@ -9,7 +9,9 @@ from typing import Any, Final
 import pytest
 
 from tap_instances import records
-from tap_instances.records import MISFIT, Findings, Instance, Reading
+from tap_instances.columns import api_columns, column_names
+from tap_instances.records import Findings, Instance, Reading
+from tap_instances.values import CONVERTERS, MISFIT, parse_json, time_text, to_flag, to_time
 
 NOW: Final = datetime(2025, 6, 30, 12, tzinfo=timezone.utc)
 A_JWT: Final = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJleGFtcGxlIn0.not-a-signature"
@@ -48,7 +50,7 @@ def hook(place: Reading, **keys: Any) -> tuple[dict[str, Any], dict[str, Any] | 
     ],
 )  # fmt: skip
 def test_a_text_column_holds_text_and_numbers_as_their_json_text(value: str, text: str | None) -> None:
-    row, _ = instance(reading(), name=records.parse_json(value.encode()))
+    row, _ = instance(reading(), name=parse_json(value.encode()))
     assert row["name"] == (value if text is None else text)
     assert row["additional_properties"] is None
 
@@ -111,8 +113,8 @@ def test_what_is_no_time_is_kept_beside_its_column(value: Any) -> None:  # noqa:
 
 @pytest.mark.parametrize(("value", "written"), TIMES.items())
 def test_a_times_text_can_be_read_again_and_is_what_the_rows_hold(value: str, written: str) -> None:
-    assert records.time_text(records.to_time(value)) == written
-    assert records.to_time(written) == records.to_time(value)
+    assert time_text(to_time(value)) == written
+    assert to_time(written) == to_time(value)
 
 
 MISFITS: Final = {
@@ -126,7 +128,7 @@ MISFITS: Final = {
 def test_a_misfit_is_kept_under_its_api_name_wherever_it_stands(kind: str, value: Any) -> None:  # noqa: ANN401
     checked = 0
     for stream in ("instances", "webhooks", "webhook_events"):
-        for path, column in records.api_columns(stream).items():
+        for path, column in api_columns(stream).items():
             if column.kind != kind or path in {"instanceId", "webhookId"}:
                 continue
             place = reading(include_secrets=True)
@@ -147,8 +149,8 @@ def test_a_misfit_is_kept_under_its_api_name_wherever_it_stands(kind: str, value
 
 
 def test_null_is_no_misfit() -> None:
-    assert [convert(None) for convert in records.CONVERTERS.values()] == [None, None, None]
-    assert records.to_flag("true") is MISFIT
+    assert [convert(None) for convert in CONVERTERS.values()] == [None, None, None]
+    assert to_flag("true") is MISFIT
 
 
 # -------------------------------------------------------------------------------------------------- unknown keys
@@ -461,14 +463,14 @@ def test_with_include_secrets_everything_leaves() -> None:
 
 def test_numbers_beside_the_columns_are_written_as_they_came() -> None:
     text = '{"int":123456789012345678901234567890,"fraction":1.50,"power":1E5,"huge":1e400,"minus":-0}'
-    read = records.read_instance(records.parse_json(b'{"instanceId":"i","x":' + text.encode() + b"}"), "", reading())
+    read = records.read_instance(parse_json(b'{"instanceId":"i","x":' + text.encode() + b"}"), "", reading())
     assert read is not None
     assert f'"additional_properties":{{"x":{text}}}' in read.row.decode()
 
 
 def test_an_integer_that_python_would_refuse_to_read_is_kept_as_its_text() -> None:
     place = reading()
-    row, _ = instance(place, fits=records.parse_json(b"-" + b"1" * 4300), long=records.parse_json(b"1" * 4301))
+    row, _ = instance(place, fits=parse_json(b"-" + b"1" * 4300), long=parse_json(b"1" * 4301))
     assert row["additional_properties"] == {"fits": -int("1" * 4300), "long": "1" * 4301}
 
 
@@ -505,13 +507,13 @@ def test_a_secret_is_withheld_however_deep_it_is_and_nothing_else() -> None:
     ],
 )  # fmt: skip
 def test_json_is_read_so_that_nothing_is_lost(raw: bytes, value: Any) -> None:  # noqa: ANN401
-    assert records.parse_json(raw) == value
+    assert parse_json(raw) == value
 
 
 @pytest.mark.parametrize("raw", [b"", b" ", b"NaN", b"[Infinity]", b"-Infinity", b"{", b"[1,]", b"<html>", b"[1] x"])
 def test_what_is_no_json_is_refused(raw: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        records.parse_json(raw)
+        parse_json(raw)
 
 
 # ----------------------------------------------------------------------------------------------- the tap's own rows
@@ -520,7 +522,7 @@ def test_what_is_no_json_is_refused(raw: bytes) -> None:
 def test_a_deleted_row_has_its_ids_when_it_went_and_nulls() -> None:
     for stream in ("webhooks", "webhook_events"):
         row = json.loads(records.deleted_row(stream, "i-1", "w-1", reading()))
-        assert list(row) == list(records.column_names(stream, include_secrets=False))
+        assert list(row) == list(column_names(stream, include_secrets=False))
         assert {name: value for name, value in row.items() if value is not None} == {
             "instance_id": "i-1",
             "webhook_id": "w-1",
@@ -541,4 +543,4 @@ def test_every_row_has_every_column_in_the_schemas_order() -> None:
             "webhook_events": events,
         }.items():
             assert item is not None
-            assert list(item) == list(records.column_names(stream, include_secrets=include_secrets))
+            assert list(item) == list(column_names(stream, include_secrets=include_secrets))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from tap_instances import records
+from tap_instances.columns import api_columns, load_schema
 from tests.checked import STREAMS
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +45,7 @@ NOT_OF_THE_API = {"observed_at", "additional_properties", "change", "previous_ob
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_a_schema_is_valid_json_schema_and_an_object(stream: str) -> None:
-    schema = records.load_schema(stream)
+    schema = load_schema(stream)
     Draft202012Validator.check_schema(schema)
     assert schema["type"] == "object"
     assert schema["title"] == stream
@@ -53,12 +53,12 @@ def test_a_schema_is_valid_json_schema_and_an_object(stream: str) -> None:
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_the_columns_are_the_designed_ones(stream: str) -> None:
-    assert sorted(records.load_schema(stream)["properties"]) == sorted(COLUMNS[stream].split())
+    assert sorted(load_schema(stream)["properties"]) == sorted(COLUMNS[stream].split())
 
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_keys_are_required_and_not_null_and_all_else_is_nullable(stream: str) -> None:
-    schema = records.load_schema(stream)
+    schema = load_schema(stream)
     assert schema["required"] == KEYS[stream]
     for name, column in schema["properties"].items():
         if name in KEYS[stream]:
@@ -70,7 +70,7 @@ def test_keys_are_required_and_not_null_and_all_else_is_nullable(stream: str) ->
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_each_description_names_its_api_field(stream: str) -> None:
-    for name, column in records.load_schema(stream)["properties"].items():
+    for name, column in load_schema(stream)["properties"].items():
         if "x-api" in column:
             assert column["description"].startswith(f"`{column['x-api']}`"), name
         else:
@@ -80,7 +80,7 @@ def test_each_description_names_its_api_field(stream: str) -> None:
 @pytest.mark.parametrize("stream", STREAMS)
 def test_a_column_is_named_after_its_api_field(stream: str) -> None:
     renamed = {"Auth.authId": "auth_id", "WhatsApp.whatsappId": "whatsapp_id", "webhookEventsId": "webhook_events_id"}
-    for name, column in records.load_schema(stream)["properties"].items():
+    for name, column in load_schema(stream)["properties"].items():
         if "x-api" in column:
             words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column["x-api"].replace("WhatsApp", "Whatsapp")).lower()
             assert name == renamed.get(column["x-api"], words.replace(".", "_"))
@@ -88,13 +88,13 @@ def test_a_column_is_named_after_its_api_field(stream: str) -> None:
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_exactly_the_times_are_date_time(stream: str) -> None:
-    for name, column in records.load_schema(stream)["properties"].items():
+    for name, column in load_schema(stream)["properties"].items():
         assert (column.get("format") == "date-time") == name.endswith("_at"), name
 
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_exactly_the_flags_are_boolean(stream: str) -> None:
-    properties = records.load_schema(stream)["properties"]
+    properties = load_schema(stream)["properties"]
     flags = {name for name, column in properties.items() if "boolean" in column["type"]}
     assert flags == {"webhooks": {"enabled"}, "webhook_events": set(FLAGS.split())}.get(stream, set())
 
@@ -103,7 +103,7 @@ def test_the_jwt_is_the_one_secret_column() -> None:
     secret = [
         (stream, name)
         for stream in STREAMS
-        for name, column in records.load_schema(stream)["properties"].items()
+        for name, column in load_schema(stream)["properties"].items()
         if "x-secret" in column
     ]
     assert secret == [("instances", "auth_jwt")]
@@ -124,7 +124,7 @@ def test_every_documented_api_field_has_one_column(connected: dict[str, Any]) ->
         "webhooks": webhook,
         "webhook_events": webhook["WebhookEvents"],
     }.items():
-        assert paths(item) - used_up == set(records.api_columns(stream))
+        assert paths(item) - used_up == set(api_columns(stream))
 
 
 @pytest.mark.e2e

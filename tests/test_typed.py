@@ -14,8 +14,10 @@ from msgspec.json import decode
 
 from demo.codechat import FLAGS, World
 from tap_instances import records
+from tap_instances.columns import api_columns
 from tap_instances.records import Findings, Reading
 from tap_instances.typed import MAX_LEARNT, TypedReader, looks_odd
+from tap_instances.values import parse_json
 
 BUSINESS = "b-1"
 NOW = datetime(2025, 6, 30, 12, tzinfo=timezone.utc)
@@ -29,7 +31,7 @@ def assert_same(reader: TypedReader, *raws: bytes) -> None:
     """Read these items in both ways, each with what it found of those before."""
     fast, slow = (reading(include_secrets=reader.include_secrets) for _ in range(2))
     for raw in raws:
-        general = records.read_instance(records.parse_json(raw), "Instances[0]", slow)
+        general = records.read_instance(parse_json(raw), "Instances[0]", slow)
         assert reader.read(Raw(raw), 0, fast, odd=looks_odd(raw)) == general
         assert set(fast.findings.unknown) == set(slow.findings.unknown)
         assert set(fast.findings.withheld) == set(slow.findings.withheld)
@@ -86,7 +88,7 @@ def objects(
 ) -> dict[str, Any]:
     """Draw an API object with some unknown keys; unless it shall fit, with keys missing, odd, in any order."""
     result: dict[str, Any] = {}
-    for path, column in records.api_columns(stream).items():
+    for path, column in api_columns(stream).items():
         key = path.removeprefix(prefix)
         if not path.startswith(prefix) or "." in key:
             continue

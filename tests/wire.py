@@ -11,7 +11,8 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from tap_instances import client
-from tap_instances.client import Snapshot, SnapshotError
+from tap_instances.answers import Snapshot, read_snapshot
+from tap_instances.client import SnapshotError
 from tap_instances.tap import TapInstances
 from tests.support import Run, sync
 
@@ -46,7 +47,7 @@ class Wire:
         if instances is None:
             raise SnapshotError("503 Service Unavailable: try again later")
         body = {"businessId": business.id, "name": business.id, "Instances": instances}
-        return client._snapshot(bytearray(json.dumps(body).encode()), self.tick())
+        return read_snapshot(bytearray(json.dumps(body).encode()), self.tick())
 
     def config(self, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
         """Give the settings for reading every business, one after the other."""

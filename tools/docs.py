@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tap_instances.records import load_schema
+from tap_instances.columns import load_schema
 from tap_instances.tap import TapInstances
 
 if TYPE_CHECKING:

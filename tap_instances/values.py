@@ -1,0 +1,160 @@
+"""One JSON value: how it is parsed without loss, what a column makes of it, and how it is written again."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Self
+
+UTC: Final = timezone.utc
+MAX_DIGITS: Final = 4300  # a longer integer, which Python, and so most targets, refuse to read, is kept as its text
+
+
+# -------------------------------------------------------------------------------------------------------- JSON
+
+
+class Number(Decimal):
+    """A number that is written as it came: ``1e5`` stays ``1e5``, ``-0`` stays ``-0``."""
+
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        """Keep the number's JSON text."""
+        self = super().__new__(cls, text)
+        self.text = str(text)
+        return self
+
+    @override
+    def __str__(self) -> str:
+        return self.text
+
+
+encode: Final = msgspec.json.Encoder(enc_hook=lambda number: msgspec.Raw(str(number).encode())).encode
+
+
+def parse_json(raw: bytes) -> Any:  # noqa: ANN401
+    """Parse JSON so that nothing is lost: exact numbers, lone surrogates, a BOM, broken UTF-8 as U+FFFD.
+
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: it is nested deeper than Python's own parser goes (some 1,000 levels).
+    """
+    return _DECODER.decode(raw.decode(json.detect_encoding(raw), "replace"))
+
+
+def _number(text: str) -> Any:  # noqa: ANN401
+    if (digits := text.removeprefix("-")).isdigit() and text != "-0":
+        return int(text) if len(digits) <= MAX_DIGITS else text
+    try:
+        return Number(text)
+    except InvalidOperation:  # an exponent beyond any number's: its text is all there is
+        return text
+
+
+def _no_constant(name: str) -> Any:  # noqa: ANN401
+    raise ValueError(f"{name} is no JSON")
+
+
+_DECODER: Final = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=_no_constant, strict=False)
+
+
+@contextmanager
+def deep_recursion() -> Iterator[None]:
+    """Let Python go as deep as its JSON parser went."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, 50_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+# ----------------------------------------------------------------------------------------------------- columns
+
+
+class _Misfit:
+    """The type of :data:`MISFIT`: a value that its column cannot hold."""
+
+
+MISFIT: Final = _Misfit()
+
+
+def to_text(value: Any) -> Any:  # noqa: ANN401
+    """Return what a text column holds: the text, a number's JSON text, ``None``, or :data:`MISFIT`."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if value is None or isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        return None if value is None else MISFIT
+    return str(value)
+
+
+def to_flag(value: Any) -> Any:  # noqa: ANN401
+    """Return what a boolean column holds, or :data:`MISFIT`."""
+    return value if value is None or isinstance(value, bool) else MISFIT
+
+
+def to_time(value: Any) -> Any:  # noqa: ANN401
+    """Return what a time column holds, a datetime in UTC, or :data:`MISFIT`.
+
+    An offset is applied, a missing zone read as UTC, a date alone as its midnight; fractions are cut to microseconds.
+    """
+    match = _TIME.match(value) if isinstance(value, str) else None
+    if match is None:
+        return None if value is None else MISFIT
+    year, month, day, hour, minute, second, fraction, zone = match.groups()
+    offset = timedelta()
+    if zone and zone not in "Zz":
+        hours, minutes = int(zone[1:3]), int(zone[-2:] if len(zone) > 3 else 0)  # noqa: PLR2004
+        offset = timedelta(hours=hours, minutes=minutes) * (-1 if zone[0] == "-" else 1)
+    microsecond = int((fraction or "")[:6].ljust(6, "0"))
+    try:
+        clock = (int(hour or 0), int(minute or 0), int(second or 0), microsecond)
+        return datetime(int(year), int(month), int(day), *clock, tzinfo=UTC) - offset
+    except (ValueError, OverflowError):  # no such day or hour; a year outside 1-9999
+        return MISFIT
+
+
+_TIME: Final = re.compile(
+    r"\s*(\d{4})-(\d\d)-(\d\d)"
+    r"(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?\s*(Z|z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)?)?\s*\Z",
+    re.ASCII,
+)
+CONVERTERS: Final = {"text": to_text, "flag": to_flag, "time": to_time}
+
+
+def time_text(time: datetime) -> str:
+    """Write a time in UTC as :func:`encode` does: RFC 3339 with ``Z``."""
+    return time.isoformat().replace("+00:00", "Z")
+
+
+def clean_text(text: str) -> str:
+    """Return text that UTF-8 and PostgreSQL can carry: U+0000 removed, lone surrogates as U+FFFD."""
+    if "\x00" in text:
+        text = text.replace("\x00", "")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def json_type(value: Any) -> str:  # noqa: ANN401
+    """Name a JSON value's type for an error line; never the value."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else "a boolean"
+    for kind, name in ((str, "a string"), (list, "an array"), (dict, "an object")):
+        if isinstance(value, kind):
+            return name
+    return "a number"
