@@ -7,21 +7,17 @@ months old. What is remembered of a stream and a business is a *memory*: instanc
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 from xxhash import xxh3_64_hexdigest
 
-from tap_instances.values import time_text, to_time
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from tap_instances.records import Row
 
-VERSION: Final = 1
 FIRST_SYNC: Final = "1970-01-01T00:00:00Z"
 
 Memory = dict[str, str]
@@ -56,6 +52,14 @@ def recall(memory: str) -> dict[str, str]:
     """Read :func:`remember`'s string back: row id -> digest."""
     pairs = (entry.partition("=") for entry in memory.split(" ") if entry)
     return {unquote(row_id): value for value, _, row_id in pairs}
+
+
+def is_memory(value: Any) -> bool:  # noqa: ANN401
+    """Tell whether a value is a memory, as :func:`remember` writes its strings."""
+    return isinstance(value, dict) and all(
+        isinstance(string, str) and all(map(_ENTRY.fullmatch, string.split(" ") if string else ()))
+        for string in value.values()
+    )
 
 
 def forget(memory: str, hidden: Iterable[str]) -> str:
@@ -104,49 +108,3 @@ def read_list(string: str) -> list[str]:
 def _escape(row_id: str) -> str:
     """Return an id without what has a meaning in a memory (a UUID stays as it is)."""
     return row_id if " " not in row_id and "%" not in row_id else quote(row_id, safe="")
-
-
-class Partitions:
-    """One stream's partitions in the tap's state, one a business, found without a search.
-
-    A partition is ``{"context": {"business_id"}, "version", "replication_key", "replication_key_value", "seen"}``,
-    where ``seen`` is a memory, or (``connection_changes``) a list of ids as one string.
-    """
-
-    def __init__(self, state: dict[str, Any], stream: str) -> None:
-        """Index the partitions of a stream; ``state`` is the tap's and is changed in place by :meth:`put`."""
-        self._state, self._stream = state, stream
-        partitions = state.get("bookmarks", {}).get(stream, {}).get("partitions", [])
-        self._index: dict[str, dict[str, Any]] = {entry["context"]["business_id"]: entry for entry in partitions}
-
-    def get(self, business_id: str) -> dict[str, Any] | None:
-        """Return what is remembered of a business."""
-        return self._index.get(business_id)
-
-    def put(self, business_id: str, **values: Any) -> None:  # noqa: ANN401
-        """Remember this of a business, in the place of what was."""
-        partition = self._index.get(business_id)
-        if partition is None:
-            bookmark = self._state.setdefault("bookmarks", {}).setdefault(self._stream, {})
-            partition = self._index[business_id] = {}
-            bookmark.setdefault("partitions", []).append(partition)
-        partition.clear()
-        partition.update(context={"business_id": business_id}, version=VERSION, **values)
-
-
-def understood(partition: Any, seen: type) -> bool:  # noqa: ANN401
-    """Tell whether a partition is one that this version wrote; ``seen`` is ``dict`` or ``str``."""
-    if not isinstance(partition, dict) or partition.get("version") != VERSION:
-        return False
-    value, memory = partition.get("replication_key_value"), partition.get("seen")
-    if not isinstance(memory, seen) or not (value is None or _is_time(value)):
-        return False
-    return not isinstance(memory, dict) or all(
-        isinstance(string, str) and all(map(_ENTRY.fullmatch, string.split(" ") if string else ()))
-        for string in memory.values()
-    )
-
-
-def _is_time(value: Any) -> bool:  # noqa: ANN401
-    time = to_time(value)
-    return isinstance(time, datetime) and time_text(time) == value

@@ -94,3 +94,14 @@ class ScrubbingFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line (a traceback included) without secrets."""
         return scrub(self.inner.format(record), self._spellings)
+
+
+def scrub_logs(secrets: Iterable[str]) -> None:
+    """Hide these secrets from now on in whatever is logged, by whichever handler there is."""
+    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    for handler in {handler for logger in loggers for handler in getattr(logger, "handlers", ())}:
+        inner, known = handler.formatter or logging.Formatter(), frozenset(secrets)
+        if isinstance(inner, ScrubbingFormatter):
+            known |= inner.secrets
+            inner = inner.inner
+        handler.setFormatter(ScrubbingFormatter(inner, known))

@@ -10,7 +10,7 @@ import msgspec
 
 from tap_instances import records
 from tap_instances.client import SnapshotError
-from tap_instances.sdk import PAGE, SyncError
+from tap_instances.sdk.stream import PAGE, SyncError
 from tap_instances.typed import TypedReader
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tap_instances.answers import Snapshot
     from tap_instances.records import Instance, Reading
-    from tap_instances.sdk import ConnectedStream
+    from tap_instances.sdk.stream import ConnectedStream
     from tap_instances.streams import BusinessesStream, ConnectionChangesStream, RememberingStream
     from tap_instances.tap import TapInstances
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 import os
 import re
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jsonschema import ValidationError
+
+logger = logging.getLogger("tap-instances")
 
 SETTINGS = th.PropertiesList(
     th.Property(
@@ -128,6 +132,22 @@ def wrong(config: dict[str, Any], schema: dict[str, Any]) -> list[str]:
 def refuse(errors: list[str]) -> NoReturn:
     """End before anything was done, with a line for each error."""
     raise ConfigValidationError("; ".join(errors), errors=errors)
+
+
+def secrets(config: Mapping[str, Any]) -> set[str]:
+    """Return the tokens in the settings, right or wrong as they may be."""
+    many = config.get("businesses")
+    entries = [config, *(many if isinstance(many, list) else ())]
+    tokens = {entry.get("auth_token") for entry in entries if isinstance(entry, dict)}
+    return {token for token in tokens if isinstance(token, str) and token}
+
+
+def warn_of_unknown(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    """Name the settings that nobody reads: most are typing errors."""
+    for name in config.keys() - schema["properties"].keys():
+        close = difflib.get_close_matches(name, schema["properties"], n=1)
+        hint = f": did you mean {close[0]!r}?" if close else ""
+        logger.warning("setting %r is not known and is ignored%s", name, hint)
 
 
 def _explain(error: ValidationError) -> str:

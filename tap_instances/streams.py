@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from tap_instances import changes, records
 from tap_instances.run import Run
-from tap_instances.sdk import FULL_TABLE, ConnectedStream
+from tap_instances.sdk.stream import FULL_TABLE, ConnectedStream
 from tap_instances.values import time_text, to_time
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class RememberingStream(ConnectedStream):
 
     replication_key = "updated_at"
     can_be_full_table = True
+    seen_type = dict
 
     def rows(self, instance: Instance) -> list[Row]:
         """Return this stream's rows of an instance."""
@@ -153,7 +154,7 @@ class ConnectionChangesStream(ConnectedStream):
     primary_keys = ("business_id", "instance_id", "previous_observed_at")
     replication_key = "observed_at"
     parent_stream_type = BusinessesStream
-    memory_type = str
+    seen_type = str
 
     @override
     def begin(self, business_id: str) -> None:

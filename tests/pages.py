@@ -94,7 +94,7 @@ def extractor() -> dict[str, Any]:
 @cache
 def trees() -> tuple[ast.Module, ...]:
     """Return the package's modules, parsed."""
-    package: list[Path] = sorted((ROOT / "tap_instances").glob("*.py"))
+    package: list[Path] = sorted((ROOT / "tap_instances").rglob("*.py"))
     return tuple(ast.parse(path.read_text(encoding="utf-8")) for path in package)
 
 

@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from demo.codechat import CodeChat, World
-from tap_instances import changes
+from tap_instances.state import is_partition
 from tap_instances.streams import ConnectionChangesStream, WebhookEventsStream, WebhooksStream
 from tap_instances.tap import TapInstances
 from tests.pages import (
@@ -149,12 +149,10 @@ def test_json_parses_and_settings_are_ones_that_the_tap_takes(block: Block) -> N
 
 def test_the_state_that_is_shown_is_one_that_the_tap_understands() -> None:
     [state] = [json.loads(block.text) for block in blocks("json") if "bookmarks" in block.text]
-    kinds = {
-        stream.name: stream.memory_type for stream in (WebhooksStream, WebhookEventsStream, ConnectionChangesStream)
-    }
+    kinds = {stream.name: stream.seen_type for stream in (WebhooksStream, WebhookEventsStream, ConnectionChangesStream)}
     for name, bookmark in state["bookmarks"].items():
         for partition in bookmark["partitions"]:
-            assert changes.understood(partition, kinds[name])
+            assert is_partition(partition, kinds[name])
 
 
 @pytest.mark.parametrize("block", [block for block in blocks("json") if "stream_maps" in block.text], ids=name_of)
@@ -310,11 +308,3 @@ def test_each_dependency_is_argued() -> None:
     required = {Requirement(line).name for line in listed if re.match(r"[a-z-]+>=", line)}
     assert required >= {"singer-sdk", "msgspec"}
     assert {name for name in required if f"| {name} |" not in page} == set()
-
-
-def test_the_overrides_in_the_design_page_are_in_the_code() -> None:
-    code = read("tap_instances/sdk.py") + read("tap_instances/tap.py")
-    page = read("docs/design.md").partition("## Where it departs")[2]
-    names = [name for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
-    assert len(names) > 5
-    assert [name for name in names if not re.search(rf"(?:def|class) {name}\b", code)] == []

@@ -13,7 +13,7 @@ from demo.codechat import CodeChat, World
 from tap_instances import client
 from tap_instances.answers import Snapshot
 from tap_instances.client import Business, Client, SnapshotError
-from tap_instances.sdk import LineWriter
+from tap_instances.sdk.output import LineWriter
 from tests.checked import STREAMS
 from tests.faults import FaultServer, answer, head, leave_surroundings, raw
 from tests.support import Run, run_cli, sync

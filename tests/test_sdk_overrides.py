@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from singer_sdk import Stream, Tap
 from singer_sdk.plugin_base import PluginBase, SingerCommand
 
-from tap_instances.sdk import Command, ConnectedStream
+from tap_instances.sdk.output import LineWriter
+from tap_instances.sdk.stream import ConnectedStream
+from tap_instances.sdk.tap import Command, ConnectedTap
 from tap_instances.streams import (
     BusinessesStream,
     ConnectionChangesStream,
@@ -47,6 +50,7 @@ WORDS = [
     (Stream._generate_record_messages, "version=self._stream_version", "FULL_TABLE records carry the run's version"),
     (SingerCommand.invoke, "super().invoke(ctx)", "the command's own hook replaces it"),
 ]
+ROOT = Path(__file__).parent.parent
 STREAMS = (BusinessesStream, InstancesStream, WebhooksStream, WebhookEventsStream, ConnectionChangesStream)
 
 
@@ -70,10 +74,23 @@ def test_the_sdk_does_what_is_relied_on(function: Any, words: str, why: str) -> 
     assert words in inspect.getsource(function), why
 
 
-def test_every_private_override_is_in_the_table() -> None:
+def overridden(ours: type) -> set[str]:
+    """Return the names of the SDK's methods and properties that a class of this tap overrides."""
+    theirs = [base for base in ours.__mro__ if base.__module__.startswith(("singer_sdk", "click"))]
+    names = {name for base in theirs for name in vars(base)} & vars(ours).keys()
+    return {name for name in names if hasattr(vars(ours)[name], "__get__") and not isinstance(vars(ours)[name], type)}
+
+
+def test_private_parts_are_overridden_in_the_sdk_folder_only_and_are_in_the_table() -> None:
     known = {name for _, name in OVERRIDES} | {"_env_var_config"}  # a property of the class: see test_settings
-    for ours in (ConnectedStream, *STREAMS, TapInstances, Command):
-        theirs = [base for base in ours.__mro__ if base.__module__.startswith("singer_sdk")]
-        private = {name for name in vars(ours) if re.match(r"_(?!_|abc_)", name)}
-        inherited = {name for name in private if any(name in vars(base) for base in theirs)}
-        assert inherited <= known, ours
+    for ours in (ConnectedStream, ConnectedTap, Command, LineWriter):
+        assert {name for name in overridden(ours) if re.match(r"_(?!_|abc_)", name)} <= known, ours
+    for ours in (*STREAMS, TapInstances):
+        assert {name for name in overridden(ours) if re.match(r"_(?!_|abc_)", name)} == set(), ours
+
+
+def test_the_design_page_has_every_override_and_no_other() -> None:
+    section = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").partition("## Where it departs")[2]
+    cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    listed = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} - {"LineWriter", "Command"}
+    assert listed == set().union(*map(overridden, (ConnectedStream, ConnectedTap, Command, LineWriter)))

@@ -237,3 +237,20 @@ def test_no_stdout_at_all_is_one_line(tmp_path: Path) -> None:
     assert "stdout is closed" in line
     assert b"Traceback" not in done.stderr
     assert b"Exception ignored" not in done.stderr
+
+
+def test_ctrl_c_while_the_tap_is_still_being_imported_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "xxhash.py").write_text(
+        "import sys, time\nprint('here', file=sys.stderr, flush=True)\ntime.sleep(30)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "tap_instances", "--version"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)  # noqa: S603
+    try:
+        log_line(process, "here")
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=LATE)[1] == b""
+        assert process.returncode == -signal.SIGINT  # as a shell reports it: 130
+    finally:
+        process.kill()
+        process.communicate(timeout=LATE)

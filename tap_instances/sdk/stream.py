@@ -1,35 +1,21 @@
-"""Where this tap departs from the SDK: every override of a private or internal part, each with its reason.
-
-The SDK syncs a child stream once a parent record, with a SCHEMA, log lines and a pass over the state each time. This
-source gives parents and children in one body, so the root stream walks it once, a page at a time, and each stream
-writes its rows of a page (:meth:`ConnectedStream.write`). What remains the SDK's: catalog, selection, SCHEMA messages,
-stream maps, flattening, batches' files, metrics, the command line. Written against singer-sdk 0.54.9.
-"""
+"""The overrides of ``Stream``: rows of a page are written as they are, in as few steps as give the same messages."""
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import click
-import msgspec
 from singer_sdk import Stream
 from singer_sdk.batch import Batcher
 from singer_sdk.helpers._batch import SDKBatchMessage
 from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.mapper import SameRecordTransform
-from singer_sdk.plugin_base import SingerCommand
-from singer_sdk.singerlib.encoding.base import GenericSingerWriter
-from singer_sdk.singerlib.messages import Message, StateMessage
 from typing_extensions import override
 
-from tap_instances.changes import Partitions
 from tap_instances.columns import column_names, load_schema
-from tap_instances.values import Number
+from tap_instances.sdk.output import decode, encode
+from tap_instances.state import Partitions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,93 +26,14 @@ if TYPE_CHECKING:
     from singer_sdk.singerlib import Catalog
 
     from tap_instances.records import Reading
+    from tap_instances.sdk.output import LineWriter
 
-CLOSED_PIPE: Final = 141  # 128 + SIGPIPE, as a shell reports it
 FULL_TABLE: Final = "FULL_TABLE"
 PAGE: Final = 1000  # instances that are read, and rows that are written, at a time
 
 
-def _other(value: Any) -> Any:  # noqa: ANN401
-    """Write what a stream map made and JSON has not; a number as it came."""
-    return msgspec.Raw(str(value).encode()) if isinstance(value, Number) else str(value)
-
-
-_encode = msgspec.json.Encoder(enc_hook=_other, decimal_format="number").encode
-_decode = msgspec.json.Decoder(float_hook=Number).decode
-
-
 class SyncError(Exception):
     """What ends a run, and what to do about it."""
-
-
-class LineWriter(GenericSingerWriter[bytes, Message]):
-    """Writes messages to stdout as they are, a page of lines at a time.
-
-    The SDK's writers flush each message, deep-copy each STATE (``asdict``), and end in a traceback on a closed pipe.
-    """
-
-    @override
-    def serialize_message(self, message: Message) -> bytes:
-        if isinstance(message, StateMessage):
-            return _encode({"type": "STATE", "value": message.value})
-        return _encode(message.to_dict())
-
-    @override
-    def write_message(self, message: Message) -> None:
-        self.write(self.format_message(message) + b"\n")
-
-    def write(self, lines: bytes) -> None:
-        """Write whole lines; end quietly if nobody reads them any more."""
-        if sys.stdout is None:  # the tap was started with ">&-"
-            raise OSError("stdout is closed: messages go there")
-        try:
-            if (buffer := getattr(sys.stdout, "buffer", None)) is None:
-                sys.stdout.write(lines.decode())  # a test's text stream
-            else:
-                buffer.write(lines)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            drop_stdout()
-            raise SystemExit(CLOSED_PIPE) from None
-
-
-def drop_stdout() -> None:
-    """Point stdout at the null device: nothing more is written, and the exit's own flush cannot block or fail."""
-    with suppress(OSError, ValueError, AttributeError):  # there may be no stdout, or none that is a file
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-
-
-class Command(SingerCommand):
-    """The command line. The SDK ends in a traceback on an unreadable file or an unexpected error."""
-
-    @override
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            try:
-                return super().main(*args, **kwargs)
-            finally:
-                if sys.stdout is not None:
-                    sys.stdout.flush()  # what --about printed: the exit's own flush would complain in many lines
-        except BrokenPipeError:
-            drop_stdout()
-            sys.exit(CLOSED_PIPE)
-        except Exception as error:  # noqa: BLE001 (the last resort)
-            if isinstance(error, OSError):
-                drop_stdout()  # a full disk, say
-            lines = getattr(error, "errors", None) or [" ".join(str(error).split()) or "no details"]
-            known = isinstance(error, (OSError, ValueError, SyncError)) or "singer_sdk" in type(error).__module__
-            for line in lines if known else [f"unexpected {type(error).__name__}: {lines[0]}: please report it"]:
-                self.logger.error("%s", line)  # noqa: TRY400 (a line for people)
-            self.logger.debug("where it happened", exc_info=True)
-        sys.exit(1)
-
-    @override
-    def invoke(self, ctx: click.Context) -> Any:
-        # The SDK's sets a hook that logs tracebacks, and adds a second line to each wrong setting's.
-        logging.captureWarnings(capture=True)
-        return click.Command.invoke(self, ctx)
 
 
 class ConnectedStream(Stream):
@@ -137,7 +44,7 @@ class ConnectedStream(Stream):
 
     TYPE_CONFORMANCE_LEVEL = TypeConformanceLevel.ROOT_ONLY  # rows are flat, and fit already
     can_be_full_table = False  # whether a catalog may ask an incremental stream for FULL_TABLE
-    memory_type: type = dict  # of what its partitions remember as "seen"
+    seen_type: type | None = None  # of what its partitions remember as "seen"
     records_written = 0
 
     # ------------------------------------------------------------------------------------------------ the catalog
@@ -262,9 +169,9 @@ class ConnectedStream(Stream):
         self._counter.increment(len(rows))
         writer: LineWriter = self._tap.message_writer  # type: ignore[assignment]
         if self._direct:
-            head = _encode({"type": "RECORD", "stream": self.name, "record": 0})[:-2]
+            head = encode({"type": "RECORD", "stream": self.name, "record": 0})[:-2]
             tail = b',"version":%d' % self._stream_version if self._stream_version else b""
-            tail += b',"time_extracted":' + _encode(observed_at) + b"}\n"
+            tail += b',"time_extracted":' + encode(observed_at) + b"}\n"
             rows[0] = head + rows[0]
             rows[-1] += tail
             writer.write((tail + head).join(rows))
@@ -282,7 +189,7 @@ class ConnectedStream(Stream):
     def _mapped(self, rows: list[bytes], observed_at: datetime) -> Iterable[Any]:
         for row in rows:
             try:
-                messages = list(self._generate_record_messages(_decode(row)))
+                messages = list(self._generate_record_messages(decode(row)))
             except Exception as error:
                 msg = (
                     f"stream_maps: an expression for {self.name} fails on a row ({error or type(error).__name__}): "
@@ -308,7 +215,7 @@ class ConnectedStream(Stream):
         if not self.has_map or not (maps := self._tap.mapper.stream_maps.get(self.name)):
             return True
         try:
-            return bool(maps[0].get_filter_result(_decode(row)))
+            return bool(maps[0].get_filter_result(decode(row)))
         except Exception as error:
             why = error or type(error).__name__
             raise SyncError(f"stream_maps: the __filter__ of {self.name} fails on a row ({why}): correct it") from error

@@ -1,0 +1,65 @@
+"""Where messages go: stdout, in whole lines."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+from singer_sdk.singerlib.encoding.base import GenericSingerWriter
+from singer_sdk.singerlib.messages import Message, StateMessage
+from typing_extensions import override
+
+from tap_instances.values import Number
+
+CLOSED_PIPE: Final = 141  # 128 + SIGPIPE, as a shell reports it
+
+
+def _other(value: Any) -> Any:  # noqa: ANN401
+    """Write what a stream map made and JSON has not; a number as it came."""
+    return msgspec.Raw(str(value).encode()) if isinstance(value, Number) else str(value)
+
+
+encode: Final = msgspec.json.Encoder(enc_hook=_other, decimal_format="number").encode
+decode: Final = msgspec.json.Decoder(float_hook=Number).decode
+
+
+class LineWriter(GenericSingerWriter[bytes, Message]):
+    """Writes messages to stdout as they are, a page of lines at a time.
+
+    The SDK's writers flush each message, deep-copy each STATE (``asdict``), and end in a traceback on a closed pipe.
+    """
+
+    @override
+    def serialize_message(self, message: Message) -> bytes:
+        if isinstance(message, StateMessage):
+            return encode({"type": "STATE", "value": message.value})
+        return encode(message.to_dict())
+
+    @override
+    def write_message(self, message: Message) -> None:
+        self.write(self.format_message(message) + b"\n")
+
+    def write(self, lines: bytes) -> None:
+        """Write whole lines; end quietly if nobody reads them any more."""
+        if sys.stdout is None:  # the tap was started with ">&-"
+            raise OSError("stdout is closed: messages go there")
+        try:
+            if (buffer := getattr(sys.stdout, "buffer", None)) is None:
+                sys.stdout.write(lines.decode())  # a test's text stream
+            else:
+                buffer.write(lines)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            drop_stdout()
+            raise SystemExit(CLOSED_PIPE) from None
+
+
+def drop_stdout() -> None:
+    """Point stdout at the null device: nothing more is written, and the exit's own flush cannot block or fail."""
+    with suppress(OSError, ValueError, AttributeError):  # there may be no stdout, or none that is a file
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
