@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 PARTS: Final = ("Auth", "WhatsApp")  # objects of an instance that become columns of its row
-LITERALS: Final = {b"true": True, b"false": False, b"null": None}
 MAX_DEPTH: Final = 100  # a value nested deeper is kept as its JSON text
 
 Row = tuple[str, bytes, "datetime | None"]  # its key, its JSON, its updatedAt
@@ -186,7 +185,7 @@ def _fill(  # noqa: PLR0913
 
 def keep_unknown(extra: dict[str, Any], path: str, raw: bytes, stream: str, reading: Reading) -> None:
     """Keep the JSON value of a key that no column knows."""
-    value = parse_json(raw) if raw not in LITERALS else LITERALS[raw]
+    value = parse_json(raw)
     if value is not None:
         _keep_unknown(extra, path, value, stream, reading)
 

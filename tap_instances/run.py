@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from tap_instances.answers import Snapshot
     from tap_instances.records import Instance, Reading
+    from tap_instances.remembering import RememberingStream
     from tap_instances.sdk.stream import ConnectedStream
-    from tap_instances.streams import BusinessesStream, ConnectionChangesStream, RememberingStream
+    from tap_instances.streams import BusinessesStream, ConnectionChangesStream
     from tap_instances.tap import TapInstances
 
 STATE_INTERVAL: Final = 10.0  # seconds between two STATE messages, at least
