@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -14,38 +15,45 @@ from tap_instances.sdk.stream import PAGE, SyncError
 from tap_instances.typed import TypedReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tap_instances.answers import Snapshot
+    from tap_instances.client import Business, Client
     from tap_instances.records import Instance, Reading
     from tap_instances.remembering import RememberingStream
     from tap_instances.sdk.stream import ConnectedStream
-    from tap_instances.streams import BusinessesStream, ConnectionChangesStream
-    from tap_instances.tap import TapInstances
+    from tap_instances.streams import ConnectionChangesStream
 
 STATE_INTERVAL: Final = 10.0  # seconds between two STATE messages, at least
+
+logger = logging.getLogger("tap-instances")
 
 
 class Run:
     """One run of the tap: what it reads, what failed, and how it ends."""
 
-    def __init__(self, root: BusinessesStream) -> None:
-        """Take the streams that are below the root, and the settings that decide how the run goes."""
-        self.tap = cast("TapInstances", root._tap)  # noqa: SLF001 (the SDK's own name for it)
-        self.root = root
-        self.logger = root.logger
-        below = {stream.name: stream for stream in root.descendent_streams}
-        self.instances = cast("ConnectedStream", below["instances"])
-        self.webhooks = cast("RememberingStream", below["webhooks"])
-        self.webhook_events = cast("RememberingStream", below["webhook_events"])
-        self.connection_changes = cast("ConnectionChangesStream", below["connection_changes"])
-        self.streams = (root, self.instances, self.webhooks, self.webhook_events, self.connection_changes)
-        self.testing = root.ABORT_AT_RECORD_COUNT is not None
-        self.activate = bool(root.config.get("emit_activate_version_messages")) and not self.testing
-        if self.activate and root.get_batch_config(root.config):
-            self.logger.warning("no ACTIVATE_VERSION with batch_config: a target would delete the rows of batches")
+    def __init__(
+        self,
+        streams: Mapping[str, Any],
+        client: Client,
+        businesses: Sequence[Business],
+        write_state: Callable[[], None],
+    ) -> None:
+        """Take the streams by name, which are :class:`ConnectedStream`, and whom to ask about what."""
+        self.client, self.businesses, self.write_state_message = client, businesses, write_state
+        self.root: ConnectedStream = streams["businesses"]
+        self.instances: ConnectedStream = streams["instances"]
+        self.webhooks: RememberingStream = streams["webhooks"]
+        self.webhook_events: RememberingStream = streams["webhook_events"]
+        self.connection_changes: ConnectionChangesStream = streams["connection_changes"]
+        self.streams = (self.root, self.instances, self.webhooks, self.webhook_events, self.connection_changes)
+        config = self.root.config
+        self.testing = self.root.ABORT_AT_RECORD_COUNT is not None
+        self.activate = bool(config.get("emit_activate_version_messages")) and not self.testing
+        if self.activate and config.get("batch_config"):
+            logger.warning("no ACTIVATE_VERSION with batch_config: a target would delete the rows of batches")
             self.activate = False
-        self.include_secrets = bool(root.config.get("include_secrets"))
+        self.include_secrets = bool(config.get("include_secrets"))
         self.reader = TypedReader(include_secrets=self.include_secrets)
         self.findings = records.Findings()
         self.failed: dict[str, str] = {}
@@ -56,17 +64,17 @@ class Run:
         """Sync every business in the configured order; exit non-zero if one failed or a record had no key."""
         with ExitStack() as stack:
             for stream in self.streams:
-                stack.enter_context(stream.opened(activate=self.activate, root=self.root))
-            stack.callback((outcomes := self.tap.client.snapshots(self.tap.businesses)).close)
-            for number, business in enumerate(self.tap.businesses, 1):
+                stack.enter_context(stream.opened(activate=self.activate))
+            stack.callback((outcomes := self.client.snapshots(self.businesses)).close)
+            for number, business in enumerate(self.businesses, 1):
                 outcome = next(outcomes)
                 try:
                     if isinstance(outcome, SnapshotError):
                         raise outcome
-                    self.sync_business(business.id, outcome, f"{number} of {len(self.tap.businesses)}")
+                    self.sync_business(business.id, outcome, f"{number} of {len(self.businesses)}")
                 except (SnapshotError, SyncError) as error:
                     self.failed[business.id] = str(error)
-                    self.logger.error("business %s: %s", business.id, error)  # noqa: TRY400 (a line for people)
+                    logger.error("business %s: %s", business.id, error)  # noqa: TRY400 (a line for people)
                     if isinstance(error, SyncError):
                         break
                 del outcome  # its body: the next one may be there already
@@ -86,7 +94,7 @@ class Run:
         row = records.read_business(snapshot.body, reading)
         self.root.write([row], reading.observed_at)
         webhooks = self.sync_instances(snapshot, reading) if self.root.passes(row) else 0
-        self.logger.info("business %s (%s): %d instances, %d webhooks, %.1f s", business_id, place,
+        logger.info("business %s (%s): %d instances, %d webhooks, %.1f s", business_id, place,
                          len(snapshot.instances), webhooks, snapshot.seconds)  # fmt: skip
 
     def sync_instances(self, snapshot: Snapshot, reading: Reading) -> int:
@@ -94,14 +102,14 @@ class Run:
         for stream in self.streams:
             stream.begin(reading.business_id)
         if not snapshot.instances and any(stream.remembers(reading.business_id) for stream in self.streams):
-            self.logger.warning("business %s: nothing is connected now; the last sync saw some", reading.business_id)
+            logger.warning("business %s: nothing is connected now; the last sync saw some", reading.business_id)
         webhooks = 0
         for page in self.pages(snapshot, reading):
             webhooks += sum(len(instance.webhooks) for instance in page)
             self.sync_page(page, reading)
         faults, self.findings.faults = self.findings.faults, []
         for fault in faults:
-            self.logger.error("business %s: not emitted: %s", reading.business_id, fault)
+            logger.error("business %s: not emitted: %s", reading.business_id, fault)
         if faults:  # the list was not read whole: nothing is concluded from what is missing in it
             self.incomplete = True
             return webhooks
@@ -140,22 +148,22 @@ class Run:
         """Write STATE, after whatever waits for a batch."""
         for stream in self.streams:
             stream.flush()
-        self.tap.write_state()
+        self.write_state_message()
         self.written_at = time.monotonic()
 
     def end(self) -> None:
         """Report, activate if all went well, write the last STATE, and exit non-zero if not all went well."""
         if self.findings.unknown:
-            self.logger.info("keys of no column, kept in additional_properties: %s", _some(self.findings.unknown))
+            logger.info("keys of no column, kept in additional_properties: %s", _some(self.findings.unknown))
         if self.findings.withheld:
-            self.logger.warning("withheld as secrets (include_secrets emits them): %s", _some(self.findings.withheld))
+            logger.warning("withheld as secrets (include_secrets emits them): %s", _some(self.findings.withheld))
         if self.activate and not self.failed and not self.incomplete:  # so nothing waits for a batch
             for stream in self.streams:
                 stream.activate()
         self.write_state()
-        if self.failed and len(self.tap.businesses) > 1:
+        if self.failed and len(self.businesses) > 1:
             why = "; ".join(f"{business_id} ({reason.split(':')[0]})" for business_id, reason in self.failed.items())
-            self.logger.error("%d of %d businesses failed: %s", len(self.failed), len(self.tap.businesses), why)
+            logger.error("%d of %d businesses failed: %s", len(self.failed), len(self.businesses), why)
         if self.failed or self.incomplete:
             raise SystemExit(1)
 

@@ -1,7 +1,7 @@
 """The streams: which part of a business's snapshot each emits, under which key, below which parent.
 
 ``businesses`` -> ``instances`` -> ``webhooks`` -> ``webhook_events``, and ``connection_changes`` beside ``instances``.
-The root hands the run to :class:`tap_instances.run.Run`, which walks each snapshot once.
+A run (:mod:`tap_instances.run`) walks each snapshot once, and lets each stream write its part.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing_extensions import override
 
 from tap_instances import changes, records
 from tap_instances.remembering import RememberingStream
-from tap_instances.run import Run
 from tap_instances.sdk.stream import ConnectedStream
 from tap_instances.values import time_text
 
@@ -27,10 +26,6 @@ class BusinessesStream(ConnectedStream):
 
     name = "businesses"
     primary_keys = ("business_id",)
-
-    @override
-    def run(self) -> None:
-        Run(self).run()
 
 
 class InstancesStream(ConnectedStream):

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from tap_instances import settings
 from tap_instances.client import Business, Client
+from tap_instances.run import Run
 from tap_instances.sdk.tap import ConnectedTap
 from tap_instances.state import understood
 from tap_instances.streams import (
@@ -76,6 +77,10 @@ class TapInstances(ConnectedTap):
             seen = {stream.name: stream.seen_type for stream in streams}
             ids = {entry.get("business_id") for entry in self.config.get("businesses") or [self.config]}
             self._state.setdefault("bookmarks", {}).update(understood(state, seen, ids))
+
+    @override
+    def run(self) -> None:
+        Run(self.streams, self.client, self.businesses, self.write_state).run()
 
     def write_state(self) -> None:
         """Write a STATE message."""

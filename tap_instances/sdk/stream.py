@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from tap_instances.records import Reading
     from tap_instances.sdk.output import LineWriter
+    from tap_instances.sdk.tap import ConnectedTap
 
 FULL_TABLE: Final = "FULL_TABLE"
 PAGE: Final = 1000  # instances that are read, and rows that are written, at a time
@@ -101,20 +102,16 @@ class ConnectedStream(Stream):
     @override
     def _sync_records(self, context: Any = None, *, write_messages: bool = True) -> Any:
         # The SDK's loop asks for one record, syncs its children with a SCHEMA each, and writes it after them.
-        self.run()
+        cast("ConnectedTap", self._tap).run()
         return ()
 
     @override
     def _sync_batches(self, batch_config: Any, context: Any = None) -> None:
         # The SDK's writes rows to files before stream maps and deselection.
-        self.run()
-
-    def run(self) -> None:
-        """Sync this stream and what is below it; the SDK asks the root only."""
-        raise NotImplementedError
+        cast("ConnectedTap", self._tap).run()
 
     @contextmanager
-    def opened(self, *, activate: bool, root: Stream) -> Iterator[None]:
+    def opened(self, *, activate: bool) -> Iterator[None]:
         """Get ready to write: one SCHEMA a run, one version a run, and the shortest way that gives the same."""
         self.records_written = 0
         self.bookmarks = Partitions(cast("dict[str, Any]", self._tap_state), self.name)
@@ -132,7 +129,7 @@ class ConnectedStream(Stream):
             return
         if activate and self.replication_method == FULL_TABLE:
             self._stream_version = self._initialized_at  # ms: the SDK's seconds are equal in runs that follow at once
-        if self is not root:  # the SDK wrote the root's
+        if self.parent_stream_type:  # the SDK wrote the root's
             self._write_schema_message()
         with self.get_record_counter() as self._counter:
             yield

@@ -71,6 +71,10 @@ class ConnectedTap(Tap):
             state = None
         super().__init__(catalog=_with_metadata_methods(catalog), state=state, **kwargs)
 
+    def run(self) -> None:
+        """Sync all streams; the SDK asks the root stream to sync itself, which comes to this."""
+        raise NotImplementedError
+
     @override
     def setup_mapper(self) -> None:
         _ = self.streams  # they take what must not be in it out of the catalog, before the mapper reads that
