@@ -8,8 +8,7 @@ import signal
 def main() -> None:
     """Run the tap's command line."""
     # Until the tap sets its own: Ctrl-C while its packages are imported ends it, without a traceback.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     from tap_instances.tap import TapInstances  # noqa: PLC0415
 
     TapInstances.cli()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
@@ -27,11 +27,9 @@ class Column(NamedTuple):
 
 @cache
 def load_schema(stream: str) -> dict[str, Any]:
-    """Return the JSON Schema of a stream from ``schemas/`` (in a wheel: inside the package)."""
-    package = files(__package__)
-    folder = package / "schemas"
-    if not folder.is_dir():  # a checkout or an editable install
-        folder = package.parent / "schemas"  # type: ignore[attr-defined]
+    """Return the JSON Schema of a stream from ``schemas/``: in a wheel inside the package, else beside it."""
+    package = Path(__file__).parent
+    folder = next(folder for folder in (package / "schemas", package.parent / "schemas") if folder.is_dir())
     schema: dict[str, Any] = json.loads((folder / f"{stream}.json").read_text(encoding="utf-8"))
     return schema
 

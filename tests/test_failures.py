@@ -304,6 +304,7 @@ def test_the_wait_doubles_with_jitter_up_to_a_minute(waits: list[float]) -> None
         ("1.5", 0.5, 1),
         ("", 0.5, 1),
         ("Wed, 99 Foo 2026 99:99:99 GMT", 0.5, 1),
+        ("Fri, 01 Jan 99999 00:00:00 GMT", 0.5, 1),  # a year that no clock has
         ("\xb2", 0.5, 1),  # a digit, but not an ASCII one
     ],
 )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tap_instances.columns import api_columns
+from tap_instances.tap import TapInstances
 from tests.checked import BUSINESS, STREAMS, checked, read, settings
 from tests.conftest import TOKEN
 from tests.golden import DATA, messages
-from tests.support import Run, run_cli, sync
+from tests.support import Run, discover, run_cli, select, sync
 
 if TYPE_CHECKING:
     from requests_mock import Mocker
@@ -30,6 +33,19 @@ def run(codechat: CodeChat) -> Run:
 
 def test_the_messages_are_the_golden_ones(run: Run) -> None:
     assert messages(run) == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_a_program_that_catches_stdout_as_text_gets_them_too(codechat: CodeChat) -> None:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        TapInstances(config=settings(codechat)).sync_all()
+    assert messages(Run(0, out.getvalue(), "")) == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_the_process_reads_a_catalog(codechat: CodeChat) -> None:
+    run = run_cli(settings(codechat), catalog=select(discover(), "webhooks"))
+    assert run.returncode == 0
+    assert {message["stream"] for message in run.of("SCHEMA")} == {"webhooks"}
+    assert len(run.records("webhooks")) == COUNTS["webhooks"]
 
 
 def test_the_process_writes_the_golden_messages_too(codechat: CodeChat) -> None:

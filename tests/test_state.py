@@ -343,6 +343,15 @@ def test_the_state_of_businesses_that_are_not_configured_is_kept_as_it_is(wire: 
     assert second.state["bookmarks"]["another_stream"] == {"partitions": 5}
 
 
+def test_a_bookmark_of_a_stream_that_remembers_nothing_is_left_out(wire: Wire) -> None:
+    state = wire.sync().state
+    state["bookmarks"]["instances"] = {"partitions": [{"context": {"business_id": "a"}, "progress_markers": {}}]}
+    run = wire.sync(state)
+    assert run.returncode == 0
+    assert run.lines("WARNING") == []
+    assert "instances" not in run.state["bookmarks"]
+
+
 def test_an_empty_list_is_warned_of_only_when_the_last_sync_saw_some(wire: Wire) -> None:
     warning = "business a: nothing is connected now"
     wire.answers["a"] = []

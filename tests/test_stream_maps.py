@@ -255,6 +255,27 @@ def test_an_expression_that_fails_on_a_row_is_one_clear_error(
     assert not run.state.get("bookmarks")
 
 
+@pytest.mark.parametrize("stream", ["businesses", "instances", "webhooks"])
+def test_a_filter_that_fails_is_an_error_also_where_its_stream_is_not_selected(
+    connected: dict[str, Any], stream: str
+) -> None:
+    others = [name for name in STREAMS if name != stream]
+    run = read(connected, stream_maps={stream: {"__filter__": "nowhere"}}, catalog=select(discover(), *others))
+    assert run.returncode == 1
+    [line] = run.lines("ERROR")
+    assert f"the __filter__ of {stream} fails on a row" in line
+
+
+def test_a_map_of_a_deselected_stream_is_no_error_and_its_filter_counts_for_what_is_below(
+    connected: dict[str, Any],
+) -> None:
+    maps = {"instances": {"__filter__": "name == 'cobranca'", "name": "sha256(name)"}}
+    run = read(connected, stream_maps=maps, catalog=select(discover(), "webhooks", "webhook_events"))
+    assert run.returncode == 0
+    assert names(run) == ["erp"]
+    assert counts(run) == {**dict.fromkeys(STREAMS, 0), "webhooks": 1, "webhook_events": 1}
+
+
 def test_an_expression_that_fails_on_a_deleted_row_only_says_that_there_are_nulls(connected: dict[str, Any]) -> None:
     maps = {"webhooks": {"name": "name.upper()"}}
     first = read(connected, stream_maps=maps)

@@ -179,6 +179,7 @@ def test_both_ways_read_each_time_alike(time: str) -> None:
         b'{"instanceId":"i","name":1,"name":"b"}',
         b'{"instanceId":"i","new":1,"new":{"apiToken":"x"}}',
         b'{"instanceId":"i","new":null,"new":null}',
+        b'{"instanceId":"i","WhatsApp.new":1,"WhatsApp":{"new":2}}',
         b'{"instanceId":"i","new":1.50,"big":1e400,"small":-0.0,"int":123456789012345678901234567890}',
         b'{"instanceId":"i","Webhook":[{"webhookId":"w"},{"webhookId":"w","name":"again"}]}',
         b'{"instanceId":"i","name":"\\ud83d\\ude00","new":"\\ud83d"}',

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from singer_sdk.batch import BaseBatcher
-    from singer_sdk.helpers._batch import BatchConfig
     from singer_sdk.singerlib import Catalog
 
     from tap_instances.records import Reading
@@ -96,8 +95,8 @@ class ConnectedStream(Stream):
 
     @override
     def get_records(self, context: Any) -> Iterable[dict[str, Any]]:
-        """Return nothing: rows are written by :meth:`write`, as the root walks a snapshot."""
-        return ()
+        """Never asked for: rows are written by :meth:`write`, as a run walks a snapshot."""
+        raise NotImplementedError
 
     @override
     def _sync_records(self, context: Any = None, *, write_messages: bool = True) -> Any:
@@ -116,7 +115,7 @@ class ConnectedStream(Stream):
         self.records_written = 0
         self.bookmarks = Partitions(cast("dict[str, Any]", self._tap_state), self.name)
         self._batches: dict[str, list[dict[str, Any]]] = {}
-        self._batch_config: BatchConfig | None = self.get_batch_config(self.config)
+        self._batch_config: Any = self.get_batch_config(self.config)
         columns, declared = self.schema["properties"], self.effective_schema.get("properties", {})
         kept = [name for name in columns if name in declared and self.mask["properties", name]]
         self.salt = b"" if len(kept) == len(columns) else ",".join(kept).encode()
@@ -199,13 +198,12 @@ class ConnectedStream(Stream):
 
     def flush(self) -> None:
         """Write the rows that wait for a BATCH: as mapped and selected (the SDK would write them as they came)."""
-        config = self._batch_config
-        for alias, rows in self._batches.items():
-            if config and rows:
-                batcher: BaseBatcher = Batcher(self.tap_name, alias, config)
-                for manifest in batcher.get_batches(iter(rows)):
-                    self._tap.write_message(SDKBatchMessage(stream=alias, encoding=config.encoding, manifest=manifest))
-        self._batches = {}
+        batches, self._batches = self._batches, {}
+        for alias, rows in batches.items():
+            batcher: BaseBatcher = Batcher(self.tap_name, alias, self._batch_config)
+            for manifest in batcher.get_batches(iter(rows)):
+                encoding = self._batch_config.encoding
+                self._tap.write_message(SDKBatchMessage(stream=alias, encoding=encoding, manifest=manifest))
 
     def passes(self, row: bytes) -> bool:
         """Tell whether the stream's own map lets this row, and so what is below it, through."""

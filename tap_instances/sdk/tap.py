@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from copy import deepcopy
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -78,7 +79,12 @@ class ConnectedTap(Tap):
     @override
     def setup_mapper(self) -> None:
         _ = self.streams  # they take what must not be in it out of the catalog, before the mapper reads that
-        super().setup_mapper()
+        super(Tap, self).setup_mapper()
+        # The SDK's fails on a map of a deselected stream. Here its filter still counts for what is below.
+        catalog = deepcopy(self.catalog)
+        for entry in catalog.streams:
+            entry.metadata.root.selected = True
+        self.mapper.register_raw_streams_from_catalog(catalog)
 
     @override
     def _reset_state_progress_markers(self) -> None:
