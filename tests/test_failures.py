@@ -89,6 +89,7 @@ def shape(body: object, *words: str) -> Fault:
     return Fault(f"200 {json.dumps(body)[:40]}", (answer(200, body),), 1, (*words, URL))
 
 
+NOTHING_SAID: Final = ""
 MESSAGE: Final = {"error": "Bad Request", "statusCode": 400}
 MESSAGES: Final[tuple[tuple[str, object, str], ...]] = (
     ("array", {**MESSAGE, "message": ["one thing", "another"]}, "The API says: one thing; another"),
@@ -100,11 +101,12 @@ MESSAGES: Final[tuple[tuple[str, object, str], ...]] = (
     ("long", {"message": "x" * 5000}, "x" * 500 + " …"),
     ("number", {"message": 17}, "The API says: 17"),
     ("page", PAGE, "a web page answered"),
-    ("nothing", b"", ""),
-    ("no object", [BODY_MARK], ""),
-    ("deep", b'{"message":' + b"[" * 900 + b"]" * 900 + b"}", ""),
-    ("too deep", b'{"message":' + b"[" * 90000 + b"]" * 90000 + b"}", ""),
-    ("bad gzip", b"no gzip", ""),
+    ("nothing", b"", NOTHING_SAID),
+    ("no object", [BODY_MARK], NOTHING_SAID),
+    ("no message", {"statusCode": 400}, NOTHING_SAID),
+    ("deep", b'{"message":' + b"[" * 900 + b"]" * 900 + b"}", NOTHING_SAID),
+    ("too deep", b'{"message":' + b"[" * 90000 + b"]" * 90000 + b"}", NOTHING_SAID),
+    ("bad gzip", b"no gzip", NOTHING_SAID),
 )
 # What to do about a status, when the API answers, and when a web page does.
 STATUSES: Final = (
@@ -225,6 +227,8 @@ def check_one_line(run: Run, words: tuple[str, ...]) -> None:
     assert f"business {BUSINESS}: " in line
     for word in words:
         assert word in line
+    if NOTHING_SAID in words:
+        assert "The API says" not in line
     assert "unexpected" not in run.stderr
     check_discretion(run)
 
@@ -305,6 +309,7 @@ def test_the_wait_doubles_with_jitter_up_to_a_minute(waits: list[float]) -> None
         ("", 0.5, 1),
         ("Wed, 99 Foo 2026 99:99:99 GMT", 0.5, 1),
         ("Fri, 01 Jan 99999 00:00:00 GMT", 0.5, 1),  # a year that no clock has
+        ("Fri, 01 Jan 99999999999 00:00:00", 0.5, 1),
         ("\xb2", 0.5, 1),  # a digit, but not an ASCII one
     ],
 )

@@ -235,11 +235,22 @@ def test_a_webhook_listed_twice_does_not_flip_from_run_to_run(wire: Wire) -> Non
     for _ in range(2):
         again = wire.sync(state)
         assert [row["enabled"] for row in again.records("webhooks")] == [True, False]
+        assert again.lines("WARNING") == []  # its state is understood
         state = again.state
     wire.answers["b"] = [instance("i3", webhook("w4"))]
     once = wire.sync(state)
     assert [row["enabled"] for row in once.records("webhooks")] == [True]
     assert wire.sync(once.state).records("webhooks") == []
+
+
+def test_an_instance_listed_twice_of_which_one_cannot_be_read_remembers_the_other(wire: Wire) -> None:
+    wire.answers["b"] = [instance("i3", webhook("w4")), instance("i3", Webhook="none")]
+    first = wire.sync()
+    assert (first.returncode, ids(first, "webhooks")) == (0, ["w1", "w2", "w3", "w4"])
+    wire.answers["b"] = [instance("i3")]
+    second = wire.sync(first.state)
+    assert second.lines("WARNING") == []  # its state is understood
+    assert ids(second, "webhooks") == ["-w4"]
 
 
 def test_a_webhook_listed_under_two_instances_is_deleted_when_both_have_lost_it(wire: Wire) -> None:
@@ -432,6 +443,12 @@ def test_state_of_another_shape_is_a_warning_and_a_full_sync(wire: Wire, state: 
 
 
 NO_PARTITIONS: list[Any] = [None, 5, "text", [], {"partitions": None}, {"partitions": {}}, {"partitions": "text"}]
+
+
+def test_an_empty_bookmark_is_none(wire: Wire) -> None:
+    run = wire.sync({"bookmarks": {stream: {} for stream in INCREMENTAL}})
+    assert run.lines("WARNING") == []
+    assert [ids(run, stream) for stream in STREAMS[1:]] == [ids(wire.sync(), stream) for stream in STREAMS[1:]]
 
 
 @pytest.mark.parametrize("bookmark", [*NO_PARTITIONS, {"replication_key_value": "2025-01-01T00:00:00Z"}])
