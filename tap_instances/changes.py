@@ -24,7 +24,8 @@ Memory = dict[str, str]
 
 _ID: Final = itemgetter(0)
 
-_ENTRY: Final = re.compile(r"[0-9a-f]*=[^ ]+", re.DOTALL)  # of a memory; no digest: equal to no row's
+_ENTRY: Final = r"[0-9a-f]*=[^ ]+"  # without a digest: equal to no row's
+_MEMORY: Final = re.compile(f"(?:{_ENTRY}(?: {_ENTRY})*)?")
 
 
 def remember(digests: Mapping[str, str]) -> str:
@@ -57,8 +58,7 @@ def recall(memory: str) -> dict[str, str]:
 def is_memory(value: Any) -> bool:  # noqa: ANN401
     """Tell whether a value is a memory, as :func:`remember` writes its strings."""
     return isinstance(value, dict) and all(
-        isinstance(string, str) and all(map(_ENTRY.fullmatch, string.split(" ") if string else ()))
-        for string in value.values()
+        isinstance(string, str) and _MEMORY.fullmatch(string) for string in value.values()
     )
 
 

@@ -157,18 +157,22 @@ class ConnectedTap(Tap):
             except Exception as error:  # noqa: BLE001 (whatever shape a file may have)
                 raise _unreadable("--catalog", catalog.name, "a catalog as --discover writes it", error) from None
             catalog = io.StringIO(json.dumps(value))
-        if state is not None:
-            value = None
-            with suppress(ValueError, RecursionError):
-                value = json.load(state)
-            state = io.StringIO(json.dumps(value if isinstance(value, dict) else []))
-        super().invoke(state=state, catalog=catalog, **kwargs)
+        super().invoke(state=state and io.StringIO(_state_text(state)), catalog=catalog, **kwargs)
 
 
 def _unreadable(option: str, path: str, what: str, error: Exception) -> ConfigValidationError:
     """Say which file is not what it must be, and where; never what it holds."""
     where = f" ({error})" if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) else ""
     return ConfigValidationError(f"{option} {path} is not {what}{where}")
+
+
+def _state_text(file: IO[str]) -> str:
+    """Return a file's JSON object as it is; for anything else ``[]``, which is no state and will be warned of."""
+    with suppress(ValueError, RecursionError):
+        text = file.read()
+        if isinstance(json.loads(text), dict):
+            return text
+    return "[]"
 
 
 def _with_metadata_methods(catalog: Any) -> Any:  # noqa: ANN401
