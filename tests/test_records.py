@@ -440,6 +440,11 @@ def test_a_url_beside_the_columns_is_masked_too() -> None:
     }
 
 
+def test_a_text_that_is_no_url_is_left_as_it_is() -> None:
+    row, _ = instance(reading(), note="as ever?token=1", address="u:p@a.example")
+    assert row["additional_properties"] == {"address": "u:p@a.example", "note": "as ever?token=1"}
+
+
 def test_a_webhooks_url_is_masked() -> None:
     row, _ = hook(reading(), url="https://bot:s3cr3t@a.example/x?team=ops&token=s3cr3t#top")
     assert row["url"] == "https://bot:***@a.example/x?team=ops&token=***#top"
@@ -451,8 +456,9 @@ def test_with_include_secrets_everything_leaves() -> None:
     assert row["auth_jwt"] == A_JWT
     assert row["additional_properties"] == {**SECRETS, "Auth.authId": [], "Auth.new": "s3cr3t", "session": A_JWT}
     url = "https://bot:s3cr3t@a.example/x?token=s3cr3t"
-    webhook, events = hook(place, url=url, WebhookEvents={"newJwt": "s3cr3t"})
+    webhook, events = hook(place, url=url, fallback=url, WebhookEvents={"newJwt": "s3cr3t"})
     assert webhook["url"] == url
+    assert webhook["additional_properties"] == {"fallback": url}
     assert events is not None
     assert events["additional_properties"] == {"newJwt": "s3cr3t"}
     assert not place.findings.withheld
