@@ -46,6 +46,8 @@ WORDS = [
     (Stream.sync, "except Exception:", "SystemExit passes it"),
     (Tap.sync_all, "if stream.parent_stream_type:", "children are left to their root"),
     (Tap.sync_all, "stream.finalize_state_progress_markers()", "is overridden: it would make entries for parents"),
+    (Tap.setup_mapper, "self.mapper.register_raw_streams_from_catalog(self.catalog)", "ours does it for every stream"),
+    (Tap.invoke, "load_json(state.read())", "ours gives it a text that was checked"),
     (Tap.run_sync_dry_run, "stream.ABORT_AT_RECORD_COUNT = dry_run_record_limit", "--test is recognised by it"),
     (Stream._generate_record_messages, "version=self._stream_version", "FULL_TABLE records carry the run's version"),
     (SingerCommand.invoke, "super().invoke(ctx)", "the command's own hook replaces it"),
