@@ -432,6 +432,17 @@ def test_a_jwt_is_withheld_under_whatever_name() -> None:
     assert set(place.findings.withheld) == {"instances.session", "instances.history[]", "instances.state.was"}
 
 
+def test_a_jwt_in_the_place_of_an_object_is_named_by_where_it_stood() -> None:
+    place = reading()
+    instance(place, Webhook=A_JWT)
+    hook(place, WebhookEvents=A_JWT, instanceInstanceId=A_JWT)
+    assert set(place.findings.withheld) == {
+        "instances.Webhook",
+        "webhooks.WebhookEvents",
+        "webhooks.instanceInstanceId",
+    }
+
+
 def test_a_url_beside_the_columns_is_masked_too() -> None:
     row, _ = instance(reading(), callback="https://u:p@a.example/?token=1", Webhook="https://u:p@a.example")
     assert row["additional_properties"] == {

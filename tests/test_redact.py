@@ -63,6 +63,7 @@ def test_other_names_are_no_credentials(name: str) -> None:
         ("https://a.example/?a=1;token=2;b=3&c=4", "https://a.example/?a=1;token=***&c=4"),
         ("https://a.example/?token=1;b=2&c=3", "https://a.example/?token=***&c=3"),
         ("https://a.example/?a?token=1&token=2", "https://a.example/?a?token=***&token=***"),
+        ("https://a.example/?token=1?x=2", "https://a.example/?token=***"),
         ("a.example?code=1", "a.example?code=***"),
         ("https://u:p@a.example/x?token=1#token=2", "https://u:***@a.example/x?token=***#token=2"),
     ],

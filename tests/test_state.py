@@ -197,6 +197,12 @@ def test_nothing_is_deleted_where_events_cannot_be_read(wire: Wire) -> None:
     assert (ids(fourth, "webhooks"), ids(fourth, "webhook_events")) == (["-w1"], ["-w1"])
 
 
+def test_nothing_is_deleted_where_events_of_several_webhooks_cannot_be_read(wire: Wire) -> None:
+    first = wire.sync()
+    wire.answers["a"] = [instance("i1", webhook("w1", WebhookEvents=[]), webhook("w2", WebhookEvents=5))]
+    assert ids(wire.sync(first.state), "webhook_events") == []
+
+
 def test_nothing_is_concluded_from_absence_where_a_record_has_no_key(wire: Wire) -> None:
     first = wire.sync()
     wire.answers["a"] = [instance("i1", webhook("w1", enabled=False)), {"name": "who?"}]
