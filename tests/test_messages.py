@@ -35,6 +35,21 @@ def test_the_messages_are_the_golden_ones(run: Run) -> None:
     assert messages(run) == GOLDEN.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_pages_of_any_size_give_the_same_rows_and_the_same_state(
+    codechat: CodeChat, run: Run, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tap_instances.run.PAGE", size)
+    monkeypatch.setattr("tap_instances.sdk.stream.PAGE", size)
+    small = checked(sync(settings(codechat)))
+    for stream in STREAMS:
+        rows = [[{**row, "observed_at": None} for row in any_run.records(stream)] for any_run in (run, small)]
+        assert rows[0] == rows[1] != []
+    for stream in ("webhooks", "webhook_events", "connection_changes"):
+        states = [any_run.state["bookmarks"][stream]["partitions"][0]["seen"] for any_run in (run, small)]
+        assert states[0] == states[1]
+
+
 def test_a_program_that_catches_stdout_as_text_gets_them_too(codechat: CodeChat) -> None:
     with contextlib.redirect_stdout(io.StringIO()) as out:
         TapInstances(config=settings(codechat)).sync_all()

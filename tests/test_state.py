@@ -21,7 +21,8 @@ STREAMS = ("businesses", "instances", *INCREMENTAL)
 
 @pytest.fixture
 def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
-    """Two businesses: `a` has i1 (w1, w2) and i2 (w3), `b` has i3 (w4)."""
+    """Two businesses: `a` has i1 (w1, w2) and i2 (w3), `b` has i3 (w4). Each instance is a page of its own."""
+    monkeypatch.setattr("tap_instances.run.PAGE", 1)
     return Wire(
         monkeypatch,
         a=[instance("i1", webhook("w1"), webhook("w2")), instance("i2", webhook("w3"))],
