@@ -164,6 +164,7 @@ class StateMachine(RuleBasedStateMachine):
         listed = self.listed()
         self.wire.answers = {name: None if name in failing else listed[name] for name in BUSINESSES}
         self.patch.setattr(running, "STATE_INTERVAL", -1.0 if often else 3600.0)
+        self.patch.setattr(running, "PAGE", 2 if often else 1000)
         run = self.wire.sync(self.target.state, emit_activate_version_messages=self.activate)
         assert run.returncode == bool(failing), run.stderr
         return run

@@ -94,6 +94,7 @@ def test_a_run_that_is_cut_after_any_message_is_made_good_by_the_next(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], choice: dict[str, Any], *, often: bool
 ) -> None:
     monkeypatch.setattr(running, "STATE_INTERVAL", -1.0 if often else 3600.0)
+    monkeypatch.setattr(running, "PAGE", 1 if often else 1000)  # messages in another order
     story = Story(Wire(monkeypatch), **choice)
     before = story.target()
     messages = story.sync(before, AFTER).messages
