@@ -345,6 +345,21 @@ def test_a_failed_first_sync_leaves_no_partition(wire: Wire) -> None:
     assert all(set(partitions(state, stream)) == {"b"} for stream in INCREMENTAL)
 
 
+def test_a_partition_tells_people_the_latest_updated_at_that_was_emitted(wire: Wire) -> None:
+    times = ["2025-05-02T00:00:00Z", None, "2025-05-09T10:00:00.5Z", "2025-05-03T00:00:00Z"]
+    hooks = [webhook(f"w{number}", updatedAt=time) for number, time in enumerate(times)]
+    wire.answers["a"] = [instance("i1", *hooks[:2]), instance("i2", *hooks[2:]), instance("i3")]
+    first = wire.sync()
+    assert partitions(first.state, "webhooks")["a"]["replication_key_value"] == "2025-05-09T10:00:00.500000Z"
+    assert partitions(first.state, "webhooks")["a"]["replication_key"] == "updated_at"
+    wire.answers["a"] = [instance("i1", webhook("w0", updatedAt="2024-01-01T00:00:00Z"))]
+    second = wire.sync(first.state)
+    assert ids(second, "webhooks") == ["w0", "-w1"]
+    assert partitions(second.state, "webhooks")["a"]["replication_key_value"] == "2025-05-09T10:00:00.500000Z"
+    wire.answers = {"new": [instance("i9", webhook("w9", updatedAt=None))]}
+    assert partitions(wire.sync().state, "webhooks")["new"]["replication_key_value"] is None
+
+
 def test_the_state_of_businesses_that_are_not_configured_is_kept_as_it_is(wire: Wire) -> None:
     first = wire.sync()
     del wire.answers["a"]
