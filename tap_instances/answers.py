@@ -203,9 +203,11 @@ def read_snapshot(body: bytearray, observed_at: datetime) -> Snapshot:
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    """The documented body; ``Raw | None`` would refuse all but null."""
+
     Instances: list[msgspec.Raw]
-    businessId: msgspec.Raw | None = None  # noqa: N815 (the API's name)
-    name: msgspec.Raw | None = None
+    businessId: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815 (the API's name)
+    name: msgspec.Raw = msgspec.Raw(b"null")
 
 
 def _decode(body: bytearray) -> tuple[Any, Any]:
@@ -213,8 +215,8 @@ def _decode(body: bytearray) -> tuple[Any, Any]:
     with suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         exact = msgspec.json.decode(body, type=_Body)
         members = {"businessId": exact.businessId, "name": exact.name}
-        return {name: parse_json(bytes(raw)) for name, raw in members.items() if raw is not None}, exact.Instances
-    with suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError, KeyError):  # a key more at the top
+        return {name: parse_json(bytes(raw)) for name, raw in members.items()}, exact.Instances
+    with suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError, KeyError):  # a key more at the top: twice
         every = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         items = msgspec.json.decode(every.pop("Instances"), type=list[msgspec.Raw])
         return {name: parse_json(bytes(raw)) for name, raw in every.items()}, items

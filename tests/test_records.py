@@ -436,7 +436,9 @@ def test_a_jwt_in_the_place_of_an_object_is_named_by_where_it_stood() -> None:
     place = reading()
     instance(place, Webhook=A_JWT)
     hook(place, WebhookEvents=A_JWT, instanceInstanceId=A_JWT)
+    records.read_business({"businessId": A_JWT}, place)
     assert set(place.findings.withheld) == {
+        "businesses.businessId",
         "instances.Webhook",
         "webhooks.WebhookEvents",
         "webhooks.instanceInstanceId",
