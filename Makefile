@@ -37,8 +37,8 @@ help:
 	@echo 'make types     mypy --strict'
 	@echo 'make docs      write the tables in README.md and docs/ that repeat a declaration'
 	@echo 'make picture   write docs/img/demo.svg from a run of the demo'
-	@echo 'make coverage  which branches the quick tests miss: some minutes'
-	@echo 'make pythons   the quick tests and the wheel on Python 3.10 to 3.13, as many as there are: some 20 minutes'
+	@echo 'make coverage  the quick tests run every branch of the package: some ten minutes'
+	@echo 'make pythons   the quick tests and the wheel on Python 3.10 to 3.13, as many as there are: ten minutes each'
 	@echo 'make mutation  which faults put into the code no test sees: an hour or two'
 	@echo 'make bench     how fast the tap is, against a floor and the SDK template: some minutes, prints Markdown'
 	@echo 'make airflow   run the example of examples/airflow in a real Airflow: some four minutes'
@@ -51,7 +51,7 @@ demo: .meltano/demo.stamp
 	@$(MELTANO)/bin/python -m demo.run
 
 test: $(DEV)/stamp $(SNOWFLAKE)/stamp .meltano/test.stamp
-	@echo 'Tests: about two minutes, most of it Meltano and real databases'
+	@echo 'Tests: some ten minutes, half of it Meltano and real databases'
 	@$(DEV)/bin/python -m pytest $(PYTEST)
 
 airflow: $(DEV)/stamp $(AIRFLOW)/stamp .meltano/test.stamp
