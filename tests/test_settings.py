@@ -398,6 +398,7 @@ def test_a_file_that_is_missing_or_unreadable_is_named_in_one_error_line(
     assert "Traceback" not in run.stderr
     [line] = run.lines("ERROR") + run.lines("Error:")  # the second is the command line's own
     assert f"the-{option}.json" in line
+    assert ("(line 1, column 2)" in line) is (content == "{")
     assert "s3cr3t" not in run.stdout + run.stderr
     assert not codechat.requests
 

@@ -162,7 +162,8 @@ class ConnectedTap(Tap):
 
 def _unreadable(option: str, path: str, what: str, error: Exception) -> ConfigValidationError:
     """Say which file is not what it must be, and where; never what it holds."""
-    where = f" ({error})" if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) else ""
+    line, column = getattr(error, "lineno", None), getattr(error, "colno", None)  # the SDK may parse by simplejson
+    where = f" (line {line}, column {column})" if line else ""
     return ConfigValidationError(f"{option} {path} is not {what}{where}")
 
 
