@@ -95,7 +95,7 @@ class Run:
         self.root.write([row], reading.observed_at)
         webhooks = self.sync_instances(snapshot, reading) if self.root.passes(row) else 0
         logger.info("business %s (%s): %d instances, %d webhooks, %.1f s", business_id, place,
-                         len(snapshot.instances), webhooks, snapshot.seconds)  # fmt: skip
+                    len(snapshot.instances), webhooks, snapshot.seconds)  # fmt: skip
 
     def sync_instances(self, snapshot: Snapshot, reading: Reading) -> int:
         """Write what is below a business; return how many webhooks there are."""

@@ -62,10 +62,9 @@ class Shape:
         self.width = len(leaving)
         self.times = [index for index, kind in enumerate(leaving) if kind == "time"]
         self.learnt: list[str] = []
-        self.derive()
 
     def derive(self) -> None:
-        """Make the struct anew, and those below it."""
+        """Make the struct, and those below it, as of what is learnt by now."""
         fields: list[tuple[str, Any, Any]] = [*self.fields]
         for key, shape in self.below.items():
             if shape:
@@ -114,6 +113,10 @@ class TypedReader:
         self._instance = self._shape("instances", Auth=self._auth, WhatsApp=self._whatsapp, Webhook=self._webhook)
         streams = ("instances", "webhooks", "webhook_events")
         self._rows = [row_type(name, include_secrets=include_secrets) for name in streams]
+        self._derive()
+
+    def _derive(self) -> None:
+        self._instance.derive()
         self._decode = msgspec.json.Decoder(self._instance.struct).decode
 
     def _shape(self, stream: str, prefix: str = "", **below: Shape | None) -> Shape:
@@ -137,8 +140,7 @@ class TypedReader:
                 reading.findings.faults.append(f"{where} is nested too deep to be read")
                 return None
             if self._instance.learn(item):
-                self._instance.derive()
-                self._decode = msgspec.json.Decoder(self._instance.struct).decode
+                self._derive()
         return records.read_instance(item, where, reading)
 
     def _read_instance(self, item: Any, reading: Reading) -> Instance:  # noqa: ANN401

@@ -152,11 +152,11 @@ class ConnectedTap(Tap):
         # Nor does it name these; and of a state that cannot be read, a full sync is what is left.
         if catalog is not None:
             try:
-                value = json.load(catalog)
-                Catalog.from_dict(value)
+                text = catalog.read()
+                Catalog.from_dict(json.loads(text))
             except Exception as error:  # noqa: BLE001 (whatever shape a file may have)
                 raise _unreadable("--catalog", catalog.name, "a catalog as --discover writes it", error) from None
-            catalog = io.StringIO(json.dumps(value))
+            catalog = io.StringIO(text)
         super().invoke(state=state and io.StringIO(_state_text(state)), catalog=catalog, **kwargs)
 
 
