@@ -6,18 +6,15 @@ A test that wants another world makes it: `with CodeChat(World.seeded(3)) as ser
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from demo.codechat import CodeChat, World
+from tests.kit.support import CONNECTED, TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-CONNECTED = Path(__file__).parent / "data" / "connected.json"
-TOKEN = "not-a-real-business-token-4b1d"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_instances.tap import TapInstances
-from tests.support import discover, run_cli, select
+from tests.kit.support import discover, run_cli, select
+from tests.kit.wire import Wire, instance, webhook
 from tests.test_replication_method import catalog_with, in_the_stream
-from tests.wire import Wire, instance, webhook
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from demo.codechat import CodeChat
-    from tests.support import Run
+    from tests.kit.support import Run
 
 FULL_TABLE = ("businesses", "instances")
 INCREMENTAL = ("webhooks", "webhook_events", "connection_changes")

@@ -11,8 +11,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from demo.codechat import CodeChat, World
-from tests.checked import STREAMS, checked, read, settings
-from tests.support import Run, discover, select, sync
+from tests.kit.checked import STREAMS, checked, read, settings
+from tests.kit.support import Run, discover, select, sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_instances.columns import load_schema
-from tests.checked import STREAMS, checked, settings
-from tests.golden import DATA, pretty
-from tests.support import Run, discover, run_cli, select, sync
+from tests.kit.checked import STREAMS, checked, settings
+from tests.kit.golden import DATA, pretty
+from tests.kit.support import Run, discover, run_cli, select, sync
 
 if TYPE_CHECKING:
     from demo.codechat import CodeChat

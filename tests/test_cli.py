@@ -12,9 +12,8 @@ import pytest
 
 from demo.codechat import Answer, Business, CodeChat, Request, World
 from tap_instances.settings import SETTINGS
-from tests.checked import BUSINESS, checked, command, settings
-from tests.conftest import TOKEN
-from tests.support import Run, run_cli
+from tests.kit.checked import BUSINESS, checked, command, settings
+from tests.kit.support import TOKEN, Run, run_cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,8 +18,8 @@ from tap_instances.answers import _causes
 from tap_instances.client import Business, Client, SnapshotError
 from tap_instances.redact import scrub, spellings
 from tap_instances.tap import TapInstances
-from tests.faults import SURROUNDINGS, FaultServer, answer, echo, leave_surroundings, settings
-from tests.support import run_cli
+from tests.kit.faults import SURROUNDINGS, FaultServer, answer, echo, leave_surroundings, settings
+from tests.kit.support import run_cli
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_instances import run as running
-from tests.simulated_target import SimulatedTarget
+from tests.kit.simulated_target import SimulatedTarget
+from tests.kit.wire import Wire, instance, webhook
 from tests.test_replication_method import catalog_with, in_the_stream
-from tests.wire import Wire, instance, webhook
 
 if TYPE_CHECKING:
-    from tests.support import Run
+    from tests.kit.support import Run
 
 BEFORE = {
     "a": [

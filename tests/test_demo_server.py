@@ -17,7 +17,7 @@ import requests
 
 from demo.codechat import FLAGS, Answer, Business, CodeChat, Request, World
 from demo.project import ROOT
-from tests.conftest import TOKEN
+from tests.kit.support import TOKEN
 
 if TYPE_CHECKING:
     from pathlib import Path

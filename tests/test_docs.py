@@ -18,7 +18,7 @@ from demo.codechat import CodeChat, World
 from tap_instances.state import is_partition
 from tap_instances.streams import ConnectionChangesStream, WebhookEventsStream, WebhooksStream
 from tap_instances.tap import TapInstances
-from tests.pages import (
+from tests.kit.pages import (
     anchors,
     blocks,
     complaints,
@@ -32,14 +32,14 @@ from tests.pages import (
     read,
     texts,
 )
-from tests.story import queries
-from tests.support import run_cli, sync
+from tests.kit.story import queries
+from tests.kit.support import run_cli, sync
 from tools.docs import PAGES, ROOT, builtin, declared, kind, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tests.pages import Block
+    from tests.kit.pages import Block
 
 KINDS = {"string": "string", "integer": "integer", "boolean": "boolean", "array": "array", "object": "object"}
 TO_COME: set[str] = set()

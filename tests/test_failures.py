@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from tap_instances import client
-from tests.faults import (
+from tests.kit.faults import (
     BUSINESS,
     GOOD,
     HEADER_MARK,
@@ -36,13 +36,13 @@ from tests.faults import (
     stall,
     trickle,
 )
-from tests.support import run_cli, sync
+from tests.kit.support import run_cli, sync
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.faults import Act
-    from tests.support import Run
+    from tests.kit.faults import Act
+    from tests.kit.support import Run
 
 BODY_MARK: Final = "mark-of-a-body"  # in each body that is no message: must reach no output
 PAGE: Final = f"<!doctype html><html><body>{BODY_MARK}</body></html>".encode()

@@ -30,10 +30,9 @@ from tap_instances import client, run
 from tap_instances.answers import TryError, read_snapshot
 from tap_instances.client import Client
 from tap_instances.columns import api_columns
-from tests.conftest import CONNECTED
-from tests.faults import BUSINESS, GOOD, TOKEN, FaultServer, answer, head, leave_surroundings, raw, trickle
-from tests.faults import settings as tap_settings
-from tests.support import Run, sync
+from tests.kit.faults import BUSINESS, GOOD, TOKEN, FaultServer, answer, head, leave_surroundings, raw, trickle
+from tests.kit.faults import settings as tap_settings
+from tests.kit.support import CONNECTED, Run, sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 
     from tap_instances.answers import Snapshot
     from tap_instances.client import Business
-    from tests.faults import Act
+    from tests.kit.faults import Act
 
 EXAMPLES: Final = 2000 if os.environ.get("CI") else 300
 RAN: Final[Counter[str]] = Counter()  # what the suite did, for its last line

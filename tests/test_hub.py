@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.pages import extractor, read
+from tests.kit.pages import extractor, read
 
 # What the Hub wants of a definition; `maintenance_status` and `quality` are words of its own lists.
 REQUIRED = [

@@ -14,15 +14,15 @@ from tap_instances import client
 from tap_instances.answers import Snapshot
 from tap_instances.client import Business, Client, SnapshotError
 from tap_instances.sdk.output import LineWriter
-from tests.checked import STREAMS
-from tests.faults import FaultServer, answer, head, leave_surroundings, raw
-from tests.support import Run, run_cli, sync
+from tests.kit.checked import STREAMS
+from tests.kit.faults import FaultServer, answer, head, leave_surroundings, raw
+from tests.kit.support import Run, run_cli, sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from tests.faults import Act, Connection
+    from tests.kit.faults import Act, Connection
 
 SOON: Final = 0.2  # seconds in which what must not happen would have happened
 LATE: Final = 10  # seconds after which what must happen has not

@@ -11,10 +11,9 @@ import pytest
 
 from tap_instances.columns import api_columns
 from tap_instances.tap import TapInstances
-from tests.checked import BUSINESS, STREAMS, checked, read, settings
-from tests.conftest import TOKEN
-from tests.golden import DATA, messages
-from tests.support import Run, discover, run_cli, select, sync
+from tests.kit.checked import BUSINESS, STREAMS, checked, read, settings
+from tests.kit.golden import DATA, messages
+from tests.kit.support import TOKEN, Run, discover, run_cli, select, sync
 
 if TYPE_CHECKING:
     from requests_mock import Mocker

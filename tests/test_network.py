@@ -18,7 +18,7 @@ import trustme
 from singer_sdk.exceptions import ConfigValidationError
 
 from tap_instances import client
-from tests.faults import (
+from tests.kit.faults import (
     BUSINESS,
     GOOD,
     TOKEN,
@@ -29,13 +29,13 @@ from tests.faults import (
     refusing,
     settings,
 )
-from tests.support import run_cli, sync
+from tests.kit.support import run_cli, sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.faults import Act, Connection
+    from tests.kit.faults import Act, Connection
 
 HOST: Final = "codechat.example"  # has no address: is reached through proxies only
 PATH: Final = f"/api/v2/business/{BUSINESS}/instance/connected"

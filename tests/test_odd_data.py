@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.checked import BUSINESS, STREAMS, read
+from tests.kit.checked import BUSINESS, STREAMS, read
 
 ID: Final = "i-1"
 OTHER: Final = {"instanceId": "i-2", "name": "the other", "Webhook": [{"webhookId": "w-2", "WebhookEvents": {}}]}

@@ -12,7 +12,7 @@ import duckdb
 import pytest
 import sqlglot
 
-from tests.story import ANSWERS, plain, queries, tell
+from tests.kit.story import ANSWERS, plain, queries, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

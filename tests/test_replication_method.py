@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import discover
-from tests.wire import Wire, ids, instance, webhook
+from tests.kit.support import discover
+from tests.kit.wire import Wire, ids, instance, webhook
 
 if TYPE_CHECKING:
     from collections.abc import Callable

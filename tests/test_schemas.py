@@ -15,7 +15,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tap_instances.columns import api_columns, load_schema
-from tests.checked import STREAMS
+from tests.kit.checked import STREAMS
 
 ROOT = Path(__file__).parent.parent
 FLAGS = (

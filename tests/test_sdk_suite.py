@@ -10,8 +10,8 @@ from singer_sdk.testing import get_tap_test_class
 
 from demo.codechat import CodeChat, World
 from tap_instances.tap import TapInstances
-from tests.checked import BUSINESS
-from tests.conftest import CONNECTED, TOKEN
+from tests.kit.checked import BUSINESS
+from tests.kit.support import CONNECTED, TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

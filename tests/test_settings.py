@@ -11,9 +11,8 @@ from singer_sdk.exceptions import ConfigValidationError
 from demo.codechat import CodeChat, World
 from tap_instances.settings import SETTINGS
 from tap_instances.tap import TapInstances
-from tests.checked import BUSINESS, checked, command, read, settings
-from tests.conftest import TOKEN
-from tests.support import run_cli, sync
+from tests.kit.checked import BUSINESS, checked, command, read, settings
+from tests.kit.support import TOKEN, run_cli, sync
 
 if TYPE_CHECKING:
     from pathlib import Path

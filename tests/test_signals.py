@@ -21,13 +21,13 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.faults import SURROUNDINGS, FaultServer, answer, settings, stall
-from tests.support import Run, run_cli
+from tests.kit.faults import SURROUNDINGS, FaultServer, answer, settings, stall
+from tests.kit.support import Run, run_cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.faults import Connection
+    from tests.kit.faults import Connection
 
 LATE: Final = 30  # seconds: what takes as long as that does not end by itself
 PIPE: Final = 65536  # bytes that a pipe holds (less on some machines: then the tap waits earlier)

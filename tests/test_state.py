@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_instances.changes import FIRST_SYNC
-from tests.support import discover, run_cli, select
-from tests.wire import Wire, ids, instance, webhook
+from tests.kit.support import discover, run_cli, select
+from tests.kit.wire import Wire, ids, instance, webhook
 
 if TYPE_CHECKING:
     from demo.codechat import CodeChat

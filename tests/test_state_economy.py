@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_instances import run as running
-from tests.wire import Wire, instance, webhook
+from tests.kit.wire import Wire, instance, webhook
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from tests.support import Run
+    from tests.kit.support import Run
 
 Tracer = Any  # what a trace function returns: the next one
 

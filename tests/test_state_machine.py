@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.state_machine import StateMachine, WithActivateVersion
+from tests.kit.state_machine import StateMachine, WithActivateVersion
 
 EXAMPLES = int(os.environ.get("STATE_EXAMPLES", "60"))
 STEPS = 50  # of an example, at most

@@ -10,8 +10,8 @@ import pytest
 from singer_sdk.exceptions import ConfigValidationError, MapExpressionError, StreamMapConfigError
 
 from tap_instances.columns import column_names
-from tests.checked import STREAMS, checked, command, read, settings
-from tests.support import Run, discover, select
+from tests.kit.checked import STREAMS, checked, command, read, settings
+from tests.kit.support import Run, discover, select
 
 if TYPE_CHECKING:
     from pathlib import Path

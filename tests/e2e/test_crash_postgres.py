@@ -18,9 +18,9 @@ import pytest
 from demo.codechat import CodeChat, World
 from demo.project import ROOT, Project
 from tests.e2e import warehouse
-from tests.simulated_target import SimulatedTarget
+from tests.kit.simulated_target import SimulatedTarget
+from tests.kit.wire import Wire
 from tests.test_crash_sweep import AFTER, BEFORE, Story
-from tests.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

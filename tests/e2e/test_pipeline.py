@@ -19,7 +19,7 @@ import pytest
 
 from demo.codechat import FLAGS, CodeChat, World
 from demo.project import Project
-from tests.conftest import CONNECTED, TOKEN
+from tests.kit.support import CONNECTED, TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -28,9 +28,9 @@ from psycopg.sql import SQL, Identifier
 
 from demo.codechat import FLAGS, Business, CodeChat, World
 from demo.project import FOREIGN, ROOT, Project
-from tests.conftest import CONNECTED, TOKEN
 from tests.e2e import warehouse
 from tests.e2e.test_pipeline import by, snake, utc
+from tests.kit.support import CONNECTED, TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

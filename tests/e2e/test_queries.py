@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from demo.project import ROOT
-from tests.story import ANSWERS, plain, queries, tell
+from tests.kit.story import ANSWERS, plain, queries, tell
 
 if TYPE_CHECKING:
     from tests.e2e.warehouse import Warehouse

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from demo.project import Project
-from tests.conftest import TOKEN
+from tests.kit.support import TOKEN
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,8 +16,8 @@ import yaml
 
 from demo.codechat import CodeChat, World
 from demo.project import FOREIGN, ROOT
-from tests.checked import STREAMS
-from tests.support import sync
+from tests.kit.checked import STREAMS
+from tests.kit.support import sync
 
 pytestmark = pytest.mark.e2e
 

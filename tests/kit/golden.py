@@ -1,4 +1,4 @@
-"""What is compared to files of ``tests/data``; ``python -m tests.golden`` writes them anew (read the difference)."""
+"""What is compared to files of ``tests/data``; ``python -m tests.kit.golden`` writes them anew."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from demo.codechat import CodeChat, World
-from tests.checked import checked, settings
-from tests.conftest import CONNECTED, TOKEN
-from tests.support import discover, sync
+from tests.kit.checked import checked, settings
+from tests.kit.support import CONNECTED, TOKEN, discover, sync
 
 if TYPE_CHECKING:
-    from tests.support import Run
+    from tests.kit.support import Run
 
-DATA: Final = Path(__file__).parent / "data"
+DATA: Final = Path(__file__).parent.parent / "data"
 NOW: Final = "2025-06-30T12:00:00Z"
 
 

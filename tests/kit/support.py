@@ -12,12 +12,15 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tap_instances.tap import TapInstances
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+CONNECTED: Final = Path(__file__).parent.parent / "data" / "connected.json"  # the API's own example
+TOKEN: Final = "not-a-real-business-token-4b1d"
 
 
 @dataclass

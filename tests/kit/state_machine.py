@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tap_instances import run as running
-from tests.simulated_target import SimulatedTarget
-from tests.wire import Wire, instance, webhook
+from tests.kit.simulated_target import SimulatedTarget
+from tests.kit.wire import Wire, instance, webhook
 
 if TYPE_CHECKING:
-    from tests.support import Run
+    from tests.kit.support import Run
 
 BUSINESSES = ("a", "b", "c")
 REMEMBERING = ("webhooks", "webhook_events")

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from demo.codechat import Business, CodeChat, World
-from tests.conftest import CONNECTED
-from tests.support import sync
+from tests.kit.support import CONNECTED, sync
 from tools.docs import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tests.support import Run
+    from tests.kit.support import Run
 
 Rows = list[tuple[Any, ...]]
 

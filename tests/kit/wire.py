@@ -14,7 +14,7 @@ from tap_instances import client
 from tap_instances.answers import Snapshot, read_snapshot
 from tap_instances.client import SnapshotError
 from tap_instances.tap import TapInstances
-from tests.support import Run, sync
+from tests.kit.support import Run, sync
 
 if TYPE_CHECKING:
     import pytest

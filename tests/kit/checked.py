@@ -10,8 +10,7 @@ from jsonschema import Draft202012Validator
 
 from demo.codechat import Answer, CodeChat, Request, World
 from tap_instances.tap import TapInstances
-from tests.conftest import TOKEN
-from tests.support import Run, logged, sync
+from tests.kit.support import TOKEN, Run, logged, sync
 
 BUSINESS: Final = "9531985d-5d9d-49f8-9818-e811892f902b"  # of connected.json
 STREAMS: Final = ("businesses", "instances", "webhooks", "webhook_events", "connection_changes")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
-from tests.conftest import CONNECTED
+from tests.kit.support import CONNECTED
 
 if TYPE_CHECKING:
     import ssl
