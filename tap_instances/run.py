@@ -1,4 +1,4 @@
-"""One run: each business's snapshot, page by page, parents before their children, then what there is to remember."""
+"""One run: each business's snapshot, page by page, parents before their children; then state and how it ends."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
 
-from tap_instances import records
 from tap_instances.client import SnapshotError
-from tap_instances.sdk.stream import PAGE, SyncError
-from tap_instances.typed import TypedReader
+from tap_instances.columns import load_schema
+from tap_instances.records import Reader, Source
+from tap_instances.sdk.writer import SyncError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from tap_instances.answers import Snapshot
     from tap_instances.client import Business, Client
-    from tap_instances.records import Instance, Reading
-    from tap_instances.remembering import RememberingStream
-    from tap_instances.sdk.stream import ConnectedStream
-    from tap_instances.streams import ConnectionChangesStream
+    from tap_instances.records import Instance
+    from tap_instances.responses import Snapshot
+    from tap_instances.streams import HistoryStream, RememberingStream, SnapshotStream
 
+PAGE: Final = 1000  # instances that are read at a time
 STATE_INTERVAL: Final = 10.0  # seconds between two STATE messages, at least
+MOST_NAMES: Final = 20  # of paths or businesses in one line
 
 logger = logging.getLogger("tap-instances")
 
@@ -32,143 +33,228 @@ logger = logging.getLogger("tap-instances")
 class Run:
     """One run of the tap: what it reads, what failed, and how it ends."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         streams: Mapping[str, Any],
+        bookmarks: dict[str, Any],
         client: Client,
         businesses: Sequence[Business],
         write_state: Callable[[], None],
+        version: str,
     ) -> None:
-        """Take the streams by name, which are :class:`ConnectedStream`, and whom to ask about what."""
+        """Take the streams by name, what is remembered of them, and what to ask whom.
+
+        ``version`` is the tap's: another one may make other rows of the same answer.
+        """
         self.client, self.businesses, self.write_state_message = client, businesses, write_state
-        self.root: ConnectedStream = streams["businesses"]
-        self.instances: ConnectedStream = streams["instances"]
+        self.business: SnapshotStream = streams["businesses"]
+        self.instances: SnapshotStream = streams["instances"]
         self.webhooks: RememberingStream = streams["webhooks"]
         self.webhook_events: RememberingStream = streams["webhook_events"]
-        self.connection_changes: ConnectionChangesStream = streams["connection_changes"]
-        self.streams = (self.root, self.instances, self.webhooks, self.webhook_events, self.connection_changes)
-        config = self.root.config
-        self.testing = self.root.ABORT_AT_RECORD_COUNT is not None
+        self.histories: tuple[HistoryStream, ...] = (streams["connection_changes"], streams["observations"])
+        self.remembering = (self.webhooks, self.webhook_events)
+        self.streams = (self.business, self.instances, *self.remembering, *self.histories)
+        self.failed: dict[str, SnapshotError | SyncError] = {}
+        self.is_incomplete = False
+        self.started = self.state_written = time.monotonic()
+        config = self.business.config
+        limit = self.business.ABORT_AT_RECORD_COUNT
+        self.testing = limit is not None
         self.activate = bool(config.get("emit_activate_version_messages")) and not self.testing
         if self.activate and config.get("batch_config"):
             logger.warning("no ACTIVATE_VERSION with batch_config: a target would delete the rows of batches")
             self.activate = False
-        self.include_secrets = bool(config.get("include_secrets"))
-        self.reader = TypedReader(include_secrets=self.include_secrets)
-        self.findings = records.Findings()
-        self.failed: dict[str, str] = {}
-        self.incomplete = False
-        self.written_at = time.monotonic()
+        self.reader = Reader(include_secrets=bool(config.get("include_secrets")))
+        self.findings = self.reader.findings
+        for stream in self.streams:
+            stream.open(bookmarks, activate=self.activate, limit=limit)
+        self.shape = self._shape(version)
+
+    def _shape(self, version: str) -> int:
+        """Return a digest of whatever shapes the rows below an instance, besides what the API says of it."""
+        rows = [(load_schema(stream.name), stream.writer.deselection) for stream in self.remembering]
+        return xxh3_64_intdigest(msgspec.json.encode([version, self.reader.include_secrets, rows]))
+
+    # --------------------------------------------------------------------------------------------------- businesses
 
     def run(self) -> None:
         """Sync every business in the configured order; exit non-zero if one failed or a record had no key."""
         with ExitStack() as stack:
             for stream in self.streams:
-                stack.enter_context(stream.opened(activate=self.activate))
+                stream.writer.open(stack)
             stack.callback((outcomes := self.client.snapshots(self.businesses)).close)
             for number, business in enumerate(self.businesses, 1):
-                outcome = next(outcomes)
+                snapshot = next(outcomes)
                 try:
-                    if isinstance(outcome, SnapshotError):
-                        raise outcome
-                    self.sync_business(business.id, outcome, f"{number} of {len(self.businesses)}")
+                    if isinstance(snapshot, SnapshotError):
+                        raise snapshot
+                    self.sync_business(business.id, snapshot, number)
                 except (SnapshotError, SyncError) as error:
-                    self.failed[business.id] = str(error)
-                    logger.error("business %s: %s", business.id, error)  # noqa: TRY400 (a line for people)
+                    self.failed[business.id] = error
+                    logger.error("business %s: %s", business.id, error)  # noqa: TRY400 (one line for people)
                     if isinstance(error, SyncError):
                         break
-                del outcome  # its body: the next one may be there already
-                if self.testing and self.all_reached():
-                    break
-                if time.monotonic() - self.written_at >= STATE_INTERVAL:
+                del snapshot  # its body: the next one may be there already
+                if time.monotonic() - self.state_written >= STATE_INTERVAL:
                     self.write_state()
         self.end()
 
-    def all_reached(self) -> bool:
-        """Tell whether ``--test`` has seen a record of every stream (changes there may be none)."""
-        return all(stream.records_written or not stream.selected for stream in self.streams[:-1])
+    def check(self) -> None:
+        """Ask every business, and say of each whether it answers; nothing is written."""
+        outcomes = self.client.snapshots(self.businesses)
+        for business in self.businesses:
+            outcome = next(outcomes)
+            if isinstance(outcome, SnapshotError):
+                self.failed[business.id] = outcome
+                logger.error("business %s: %s", business.id, outcome)
+            else:
+                logger.info("business %s: ok, %d instances", business.id, len(outcome.instances))
 
-    def sync_business(self, business_id: str, snapshot: Snapshot, place: str) -> None:
+    def sync_business(self, business_id: str, snapshot: Snapshot, number: int) -> None:
         """Write one business's rows, then remember them."""
-        reading = records.Reading(business_id, snapshot.observed_at, self.include_secrets, self.findings)
-        row = records.read_business(snapshot.body, reading)
-        self.root.write([row], reading.observed_at)
-        webhooks = self.sync_instances(snapshot, reading) if self.root.passes(row) else 0
-        logger.info("business %s (%s): %d instances, %d webhooks, %.1f s", business_id, place,
-                    len(snapshot.instances), webhooks, snapshot.seconds)  # fmt: skip
+        source = Source(business_id, snapshot.observed_at)
+        row = self.reader.read_business(snapshot.body, source)
+        self.business.writer.write([row], source.observed_at)
+        instances = webhooks = 0
+        if self.business.writer.passes(row):
+            instances, webhooks = len(snapshot.instances), self.sync_instances(snapshot, source)
+        if self.testing:
+            logger.info("business %s: ok, %d instances", business_id, instances)
+        else:
+            logger.info("business %s (%d of %d): %d instances, %d webhooks, %.1f s", business_id, number,
+                        len(self.businesses), instances, webhooks, snapshot.seconds)  # fmt: skip
 
-    def sync_instances(self, snapshot: Snapshot, reading: Reading) -> int:
-        """Write what is below a business; return how many webhooks there are."""
-        for stream in self.streams:
-            stream.begin(reading.business_id)
-        if not snapshot.instances and any(stream.remembers(reading.business_id) for stream in self.streams):
-            logger.warning("business %s: nothing is connected now; the last sync saw some", reading.business_id)
+    def sync_instances(self, snapshot: Snapshot, source: Source) -> int:
+        """Write what is below a business; return how many webhooks it has."""
+        for stream in self.remembering:
+            stream.begin(source.business_id)
+        if not snapshot.instances and any(self._saw_some(stream, source.business_id) for stream in self.streams):
+            logger.warning("business %s: nothing is connected now; the last sync saw some", source.business_id)
+        self.listed: dict[str, None] = {}
         webhooks = 0
-        for page in self.pages(snapshot, reading):
-            webhooks += sum(len(instance.webhooks) for instance in page)
-            self.sync_page(page, reading)
-        faults, self.findings.faults = self.findings.faults, []
-        for fault in faults:
-            logger.error("business %s: not emitted: %s", reading.business_id, fault)
-        if faults:  # the list was not read whole: nothing is concluded from what is missing in it
-            self.incomplete = True
-            return webhooks
-        for stream in self.streams:
-            stream.finish(reading)
-        for stream in self.streams:
-            if stream.selected and not self.testing:
-                stream.commit(reading)
-        return webhooks
-
-    def pages(self, snapshot: Snapshot, reading: Reading) -> Iterator[list[Instance]]:
-        """Yield the readable instances, so many at a time."""
         for start in range(0, len(snapshot.instances), PAGE):
             items = enumerate(snapshot.instances[start : start + PAGE], start)
-            page = [self.reader.read(item, index, reading, odd=snapshot.odd) for index, item in items]
-            yield [instance for instance in page if instance]
+            read = [self.reader.read_instance(bytes(item), f"Instances[{index}]", source) for index, item in items]
+            webhooks += self.sync_page([instance for instance in read if instance], source)
+        faults, self.findings.faults = self.findings.faults, []
+        for fault in faults:
+            logger.error("business %s: not emitted: %s", source.business_id, fault)
+        if faults:  # the list was not read whole: nothing is concluded from what is missing in it
+            self.is_incomplete = True
+            return webhooks
+        for remembering in self.remembering:
+            if remembering.selected:
+                remembering.finish(source)
+        for history in self.histories:
+            history.finish(source, self.listed, webhooks)
+        if not self.testing:
+            for remembering in self.remembering:
+                if remembering.selected:
+                    remembering.commit(source)
+            for history in self.histories:
+                if history.selected:
+                    history.commit(source, self.listed)
+        return webhooks
 
-    def sync_page(self, page: list[Instance], reading: Reading) -> None:
-        """Write a page of instances, then their children; what a map filters out takes those with it."""
-        self.connection_changes.emit(page, reading)
-        self.instances.write([instance.row for instance in page], reading.observed_at)
-        if self.instances.has_map:
-            page = [instance for instance in page if self.instances.passes(instance.row)]
-        self.webhooks.emit(page, reading)
-        if self.webhooks.has_map:
-            page = [self.without_filtered_webhooks(instance) for instance in page]
-        self.webhook_events.emit(page, reading)
+    @staticmethod
+    def _saw_some(stream: SnapshotStream, business_id: str) -> bool:
+        partition = stream.partitions.get(business_id) if stream.selected and stream.partition else None
+        return bool(getattr(partition, "seen", None))
 
-    def without_filtered_webhooks(self, instance: Instance) -> Instance:
-        """Return the instance with the events of those webhooks only that the stream's map lets through."""
-        hidden = frozenset(key for key, row, _ in instance.webhooks if not self.webhooks.passes(row))
-        events = [row for row in instance.webhook_events if row[0] not in hidden]
-        return msgspec.structs.replace(instance, webhook_events=events, hidden=hidden)
+    def sync_page(self, page: list[Instance], source: Source) -> int:
+        """Write a page of instances, then their children; return how many webhooks they have."""
+        self.instances.writer.write([instance.row for instance in page], source.observed_at)
+        webhooks = sum(self.read_webhooks(instance) for instance in page)
+        passing = [instance for instance in page if self._passes(instance)]
+        self.webhooks.emit(passing, source)
+        self.webhook_events.emit(passing, source)
+        return webhooks
+
+    def read_webhooks(self, instance: Instance) -> int:
+        """Read an instance's webhooks, unless nothing below it has changed; return how many there are."""
+        if instance.webhook_json is not None:
+            instance.digest = xxh3_64_hexdigest(instance.webhook_json, seed=self.shape)
+        listed_before = instance.id in self.listed
+        self.listed[instance.id] = None
+        if self.webhooks.selected and not listed_before and not self.webhooks.writer.has_map:
+            streams = [stream for stream in self.remembering if stream.selected]
+            if all(stream.memory.is_unchanged(instance.id, instance.digest) for stream in streams):
+                return self.webhooks.memory.count(instance.id)
+        self.reader.read_webhooks(instance)
+        return len(instance.webhooks)
+
+    def _passes(self, instance: Instance) -> bool:
+        """Return whether the maps let an instance through, and note which of its webhooks they do not."""
+        if not self.instances.writer.passes(instance.row):
+            for stream in self.remembering:
+                stream.memory.hide(instance.id)
+            return False
+        hidden = (row.key for row in instance.webhooks if not self.webhooks.writer.passes(row.json))
+        instance.hidden = set(hidden) if self.webhooks.writer.has_map else instance.hidden
+        return True
+
+    # --------------------------------------------------------------------------------------------------- how it ends
 
     def write_state(self) -> None:
         """Write STATE, after whatever waits for a batch."""
         for stream in self.streams:
-            stream.flush()
-        self.write_state_message()
-        self.written_at = time.monotonic()
+            stream.writer.flush()
+        if not self.testing:
+            self.write_state_message()
+        self.state_written = time.monotonic()
 
     def end(self) -> None:
         """Report, activate if all went well, write the last STATE, and exit non-zero if not all went well."""
-        if self.findings.unknown:
-            logger.info("keys of no column, kept in additional_properties: %s", _some(self.findings.unknown))
-        if self.findings.withheld:
-            logger.warning("withheld as secrets (include_secrets emits them): %s", _some(self.findings.withheld))
-        if self.activate and not self.failed and not self.incomplete:  # so nothing waits for a batch
-            for stream in self.streams:
-                stream.activate()
+        self.report()
+        if self.activate and not self.failed and not self.is_incomplete:  # so nothing waits for a batch
+            self.activate_versions()
         self.write_state()
+        logger.info("%s", self.summary())
         if self.failed and len(self.businesses) > 1:
-            why = "; ".join(f"{business_id} ({reason.split(':')[0]})" for business_id, reason in self.failed.items())
-            logger.error("%d of %d businesses failed: %s", len(self.failed), len(self.businesses), why)
-        if self.failed or self.incomplete:
+            logger.error("%d of %d businesses failed, their rows are those of an earlier run: %s", len(self.failed),
+                         len(self.businesses), some(f"{business_id} ({str(error).split(':')[0]})"
+                                                    for business_id, error in self.failed.items()))  # fmt: skip
+        if self.failed or self.is_incomplete:
             raise SystemExit(1)
 
+    def report(self) -> None:
+        """Say once per run what the API sent that no column holds."""
+        found = self.findings
+        if found.unknown:
+            logger.info("keys of no column, kept in additional_properties: %s", some(found.unknown))
+        if found.misfits:
+            logger.warning("values that do not fit their columns, kept in additional_properties: %s",
+                           some(found.misfits))  # fmt: skip
+        if found.withheld:
+            logger.warning("withheld as secrets (include_secrets emits them): %s", some(found.withheld))
+        if found.broken_text:
+            logger.warning("the server sent bytes that are not UTF-8; in their place stands U+FFFD")
+        if found.missing and any(stream.memory.uncertain for stream in self.remembering):
+            logger.warning("missing in an answer, so what was known of it is kept as it was: %s", some(found.missing))
 
-def _some(paths: dict[str, None], most: int = 20) -> str:
-    """Name paths in a line: the first of them, and how many more there are."""
-    names = [ascii(path)[1:-1] if not path.isprintable() else path for path in list(paths)[:most]]
-    return ", ".join(names) + (f" and {len(paths) - most} more" if len(paths) > most else "")
+    def activate_versions(self) -> None:
+        """Let the target delete what is not part of this run's version, stream by stream."""
+        for stream in self.streams:
+            if stream in self.remembering and stream.memory.uncertain:  # type: ignore[attr-defined]
+                logger.warning("no ACTIVATE_VERSION for %s: not all of it is known", stream.name)
+                continue
+            stream.writer.activate()
+        for remembering in self.remembering:
+            if remembering.writer.version and not remembering.memory.uncertain:
+                remembering.memory.activated()
+
+    def summary(self) -> str:
+        """Return the closing line: how much was read, written, and left out since it is known from the state."""
+        written = ", ".join(f"{stream.writer.count} {stream.name}" for stream in self.streams if stream.selected)
+        line = f"{len(self.businesses) - len(self.failed)} of {len(self.businesses)} businesses read in "
+        line += f"{time.monotonic() - self.started:.1f} s; records: {written or 'no stream is selected'}"
+        unchanged = {stream.name: stream.memory.unchanged for stream in self.remembering if stream.memory.unchanged}
+        if unchanged:
+            line += "; left out as the state knows them: " + ", ".join(f"{n} {name}" for name, n in unchanged.items())
+        return line
+
+
+def some(names: Iterable[str]) -> str:
+    """Name things in one line: the first of them, and how many more there are."""
+    every = [ascii(name)[1:-1] if not name.isprintable() else name for name in names]
+    return ", ".join(every[:MOST_NAMES]) + (f" and {len(every) - MOST_NAMES} more" if len(every) > MOST_NAMES else "")

@@ -1,99 +1,189 @@
 """The streams: which part of a business's snapshot each emits, under which key, below which parent.
 
-``businesses`` -> ``instances`` -> ``webhooks`` -> ``webhook_events``, and ``connection_changes`` beside ``instances``.
-A run (:mod:`tap_instances.run`) walks each snapshot once, and lets each stream write its part.
+``businesses`` -> ``instances`` -> ``webhooks`` -> ``webhook_events``; beside ``instances``, ``connection_changes`` and
+``observations``. A run (:mod:`tap_instances.run`) walks each snapshot once, and lets each stream write its part.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
+from xxhash import xxh3_64_hexdigest
 
-from tap_instances import changes, records
-from tap_instances.remembering import RememberingStream
-from tap_instances.sdk.stream import ConnectedStream
-from tap_instances.values import time_text
+from tap_instances.columns import column_names, row_type
+from tap_instances.memory import ListPartition, Partition, Partitions, RowMemory, RowPartition
+from tap_instances.sdk.stream import FULL_TABLE, ConnectedStream
+from tap_instances.sdk.writer import RecordWriter
+from tap_instances.values import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
-    from tap_instances.records import Instance, Reading, Row
+    from tap_instances.records import Instance, Row, Source
 
 
-class BusinessesStream(ConnectedStream):
-    """One row a configured business; the root, which syncs all the others."""
+class SnapshotStream(ConnectedStream):
+    """A stream that takes part in a run; one that has no state of its own needs nothing more than its attributes."""
+
+    partition: ClassVar[type[Partition] | None] = None  # what it remembers of a business
+
+    def open(self, bookmarks: dict[str, Any], *, activate: bool, limit: int | None) -> None:
+        """Get ready for a run: ``bookmarks`` are the state's, ``limit`` is how many records ``--test`` wants."""
+        self.writer = RecordWriter(self, activate=activate, limit=limit)
+        if self.partition:
+            self.partitions = Partitions(bookmarks, self.name, self.partition, self.replication_key or "")
+
+    def _row(self, *values: Any) -> bytes:  # noqa: ANN401
+        """Return a row of values in the schema's order."""
+        return encode(row_type(self.name, include_secrets=bool(self.config.get("include_secrets")))(*values))
+
+
+class BusinessesStream(SnapshotStream):
+    """One row per business; the root."""
 
     name = "businesses"
     primary_keys = ("business_id",)
 
 
-class InstancesStream(ConnectedStream):
-    """One row a connected instance, whole at every run."""
+class InstancesStream(SnapshotStream):
+    """One row per connected instance, whole at every run."""
 
     name = "instances"
     primary_keys = ("instance_id",)
     parent_stream_type = BusinessesStream
 
 
+class RememberingStream(SnapshotStream):
+    """A stream that emits what is new, changed, gone or back since a business was last read."""
+
+    replication_key = "updated_at"
+    can_be_full_table = True
+    partition = RowPartition
+
+    def rows(self, instance: Instance) -> tuple[Sequence[Row], Collection[str]]:
+        """Return an instance's rows in this stream, and the keys of those that exist and could not be read."""
+        raise NotImplementedError
+
+    @override
+    def open(self, bookmarks: dict[str, Any], *, activate: bool, limit: int | None) -> None:
+        super().open(bookmarks, activate=activate, limit=limit)
+        versioned = self.writer.version is not None  # then ACTIVATE_VERSION tells what is gone
+        self.memory = RowMemory(
+            self.partitions, whole=self.replication_method == FULL_TABLE, versioned=versioned
+        )
+
+    def begin(self, business_id: str) -> None:
+        """Get ready for a business."""
+        self.memory.begin()
+        partition = self.partitions.get(business_id)
+        self._latest = partition.replication_key_value if partition else None
+
+    def emit(self, page: Sequence[Instance], source: Source) -> None:
+        """Write those rows of a page of instances that are not as remembered."""
+        if not self.selected:
+            return
+        salt, memory, out = self.writer.deselection, self.memory, []
+        for instance in page:
+            if not instance.is_read:
+                memory.keep(instance.id)
+                continue
+            rows, unknown = self.rows(instance)
+            digests = [xxh3_64_hexdigest(row.json + salt if salt else row.json) for row in rows]
+            known = None if instance.webhook_json is None else unknown
+            out += memory.compare(instance.id, instance.digest, rows, digests, unknown=known, hidden=instance.hidden)
+        for row in out:
+            if row.updated_at and (self._latest is None or row.updated_at > self._latest):
+                self._latest = row.updated_at
+        self.writer.write((row.json for row in out), source.observed_at)
+
+    def finish(self, source: Source) -> None:
+        """Write a row for each that is gone: its ids, ``deleted_at``, and nulls."""
+        for instance_id, webhook_id in self.memory.gone():
+            row: dict[str, Any] = dict.fromkeys(column_names(self.name, include_secrets=True))
+            row.update(instance_id=instance_id, webhook_id=webhook_id, deleted_at=source.observed_at)
+            self.writer.write([encode(row)], source.observed_at)
+
+    def commit(self, source: Source) -> None:
+        """Remember a business, all of which was written. With FULL_TABLE too: INCREMENTAL may be chosen again."""
+        self.memory.commit(source.business_id, source.observed_at, self._latest)
+
+
 class WebhooksStream(RememberingStream):
-    """One row a webhook of a connected instance."""
+    """One row per webhook of a connected instance."""
 
     name = "webhooks"
     primary_keys = ("webhook_id",)
     parent_stream_type = InstancesStream
 
     @override
-    def rows(self, instance: Instance) -> list[Row]:
-        return instance.webhooks
+    def rows(self, instance: Instance) -> tuple[Sequence[Row], Collection[str]]:
+        return instance.webhooks, ()
 
 
 class WebhookEventsStream(RememberingStream):
-    """One row a webhook: which events it gets."""
+    """One row per webhook: which events it gets."""
 
     name = "webhook_events"
     primary_keys = ("webhook_id",)
     parent_stream_type = WebhooksStream
 
     @override
-    def rows(self, instance: Instance) -> list[Row]:
-        return instance.webhook_events
-
-    @override
-    def unread(self, instance: Instance) -> tuple[str, ...]:
-        return instance.unread_events
+    def rows(self, instance: Instance) -> tuple[Sequence[Row], Collection[str]]:
+        return instance.webhook_events, instance.unknown_events
 
 
-class ConnectionChangesStream(ConnectedStream):
-    """One row each time an instance appears in its business's list, or vanishes from it, between two runs."""
+class HistoryStream(SnapshotStream):
+    """A stream that says of each good read of a business what only that read can tell."""
 
-    name = "connection_changes"
-    primary_keys = ("business_id", "instance_id", "previous_observed_at")
     replication_key = "observed_at"
     parent_stream_type = BusinessesStream
-    seen_type = str
+
+    def rows(self, source: Source, partition: Any, instances: Collection[str], webhooks: int) -> list[bytes]:  # noqa: ANN401
+        """Return the rows of a read that listed these instances, after the one that ``partition`` remembers."""
+        raise NotImplementedError
+
+    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
+        """Write the rows of a business that was read whole."""
+        rows = self.rows(source, self.partitions.get(source.business_id), instances, webhooks)
+        self.writer.write(rows, source.observed_at)
+
+    def commit(self, source: Source, instances: Collection[str]) -> None:  # noqa: ARG002
+        """Remember when the business was read."""
+        self.partitions.put(source.business_id, replication_key_value=source.observed_at)
+
+
+class ConnectionChangesStream(HistoryStream):
+    """One row each time an instance appears in its business's list, or vanishes from it, between two runs.
+
+    At the first read of a business each listed instance is a row whose two times are equal: it was there by then.
+    """
+
+    name = "connection_changes"
+    primary_keys = ("business_id", "instance_id", "previous_observed_at", "change_type")
+    partition = ListPartition
 
     @override
-    def begin(self, business_id: str) -> None:
-        self._listed: list[str] = []
-
-    def emit(self, page: Sequence[Instance], _: Reading) -> None:
-        """Take a page's instances into account; :meth:`finish` writes what follows."""
-        self._listed += [instance.id for instance in page]
-
-    @override
-    def finish(self, reading: Reading) -> None:
-        partition = self.bookmarks.get(reading.business_id) or {}
-        before = changes.read_list(partition.get("seen", ""))
-        since = partition.get("replication_key_value") or changes.FIRST_SYNC
-        found = changes.connections(before, self._listed)
-        self.write((records.change_row(*change, since, reading) for change in found), reading.observed_at)
+    def rows(self, source: Source, partition: Any, instances: Collection[str], webhooks: int) -> list[bytes]:
+        before = dict.fromkeys(partition.seen) if partition else {}
+        since = (partition and partition.replication_key_value) or source.observed_at
+                changes = [(instance_id, "connected") for instance_id in instances if instance_id not in before]
+        changes += [(instance_id, "disconnected") for instance_id in before if instance_id not in instances]
+        return [self._row(source.business_id, *change, since, source.observed_at) for change in changes]
 
     @override
-    def commit(self, reading: Reading) -> None:
-        self.bookmarks.put(
-            reading.business_id,
-            replication_key=self.replication_key,
-            replication_key_value=time_text(reading.observed_at),
-            seen=changes.write_list(dict.fromkeys(self._listed)),
-        )
+    def commit(self, source: Source, instances: Collection[str]) -> None:
+        self.partitions.put(source.business_id, replication_key_value=source.observed_at, seen=sorted(instances))
+
+
+class ObservationsStream(HistoryStream):
+    """One row per good read of a business: how much was listed, and when the business was read before."""
+
+    name = "observations"
+    primary_keys = ("business_id", "observed_at")
+    partition = Partition
+
+    @override
+    def rows(self, source: Source, partition: Any, instances: Collection[str], webhooks: int) -> list[bytes]:
+        before = partition.replication_key_value if partition else None
+        return [self._row(source.business_id, source.observed_at, before, len(instances), webhooks)]

@@ -12,13 +12,14 @@ from typing_extensions import override
 
 from tap_instances import settings
 from tap_instances.client import Business, Client
+from tap_instances.memory import read_bookmarks
 from tap_instances.run import Run
 from tap_instances.sdk.tap import ConnectedTap
-from tap_instances.state import understood
 from tap_instances.streams import (
     BusinessesStream,
     ConnectionChangesStream,
     InstancesStream,
+    ObservationsStream,
     WebhookEventsStream,
     WebhooksStream,
 )
@@ -34,6 +35,7 @@ STREAMS: Final[tuple[type[ConnectedStream], ...]] = (
     WebhooksStream,
     WebhookEventsStream,
     ConnectionChangesStream,
+    ObservationsStream,
 )
 LOOPBACK: Final = re.compile(r"(localhost|127(\.\d+){3}|::1)\Z")
 
@@ -69,18 +71,27 @@ class TapInstances(ConnectedTap):
             user_agent=config.get("user_agent") or f"{self.name}/{self.plugin_version}",
         )
 
-    @override
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take over the state; what is not understood is left out, and so synced again."""
-        if state:
-            streams = cast("Iterable[ConnectedStream]", self.streams.values())
-            seen = {stream.name: stream.seen_type for stream in streams}
-            ids = {entry.get("business_id") for entry in self.config.get("businesses") or [self.config]}
-            self._state.setdefault("bookmarks", {}).update(understood(state, seen, ids))
+    # -------------------------------------------------------------------------------------------------------- a run
 
     @override
-    def run(self) -> None:
-        Run(self.streams, self.client, self.businesses, self.write_state).run()
+    def sync_all(self) -> None:  # type: ignore[misc]
+        """Sync every business; exit non-zero if one failed, which ``failed`` then tells, or a record had no key."""
+        run = self._run()
+        self.failed = run.failed
+        run.run()
+
+    def check(self) -> dict[str, Exception]:
+        """Ask every business, without writing anything; return those that fail: business id -> why."""
+        run = self._run()
+        run.check()
+        return run.failed
+
+    def _run(self) -> Run:
+        kinds = {name: stream.partition for name, stream in self.streams.items()}
+        ids = {business.id for business in self.businesses}
+        bookmarks = read_bookmarks(self.given_state, kinds, ids) if self.given_state is not None else {}
+        self._state = {"bookmarks": bookmarks}
+        return Run(self.streams, bookmarks, self.client, self.businesses, self.write_state, self.plugin_version)
 
     def write_state(self) -> None:
         """Write a STATE message."""

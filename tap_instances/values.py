@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 UTC: Final = timezone.utc
-MAX_DIGITS: Final = 4300  # a longer integer, which Python, and so most targets, refuse to read, is kept as its text
+MAX_DIGITS: Final = 4300  # Python, and so most targets, refuse to read a longer integer: it is kept as its text
 
 
 # -------------------------------------------------------------------------------------------------------- JSON
 
 
 class Number(Decimal):
-    """A number that is written as it came: ``1e5`` stays ``1e5``, ``-0`` stays ``-0``."""
+    """A number that is written as it came: ``1e5`` stays ``1e5``, ``1.50`` stays ``1.50``."""
 
     text: str
 
@@ -41,33 +41,67 @@ class Number(Decimal):
         return self.text
 
 
-encode: Final = msgspec.json.Encoder(enc_hook=lambda number: msgspec.Raw(str(number).encode())).encode
-
-
-def parse_json(raw: bytes) -> Any:  # noqa: ANN401
-    """Parse JSON so that nothing is lost: exact numbers, lone surrogates, a BOM, broken UTF-8 as U+FFFD.
-
-    Raises:
-        ValueError: it is no JSON.
-        RecursionError: it is nested deeper than Python's own parser goes (some 1,000 levels).
-    """
-    return _DECODER.decode(raw.decode(json.detect_encoding(raw), "replace"))
-
-
 def _number(text: str) -> Any:  # noqa: ANN401
-    if (digits := text.removeprefix("-")).isdigit() and text != "-0":
+    if (digits := text.removeprefix("-")).isdigit():
         return int(text) if len(digits) <= MAX_DIGITS else text
     try:
         return Number(text)
-    except InvalidOperation:  # an exponent beyond any number's: its text is all there is
+    except InvalidOperation:  # an exponent that no number type can hold
         return text
 
 
 def _no_constant(name: str) -> Any:  # noqa: ANN401
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
-_DECODER: Final = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=_no_constant, strict=False)
+encode: Final = msgspec.json.Encoder(enc_hook=lambda number: msgspec.Raw(str(number).encode())).encode
+decode: Final = msgspec.json.Decoder(float_hook=_number).decode
+_LENIENT: Final = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=_no_constant, strict=False)
+
+
+def parse_json(raw: bytes | bytearray) -> Any:  # noqa: ANN401
+    """Parse JSON as leniently as can be: byte order marks, UTF-16, broken UTF-8, control characters, any number.
+
+    Raises:
+        ValueError: it is not JSON.
+        RecursionError: it is nested deeper than Python's parser goes (some 1,000 levels).
+    """
+    return _LENIENT.decode(raw.decode(json.detect_encoding(raw), "replace"))
+
+
+def repair(raw: bytes | bytearray) -> bytes:
+    r"""Return JSON that :data:`decode` and every target can read.
+
+    Bytes that are not UTF-8 and lone surrogates become U+FFFD, ``\u0000`` is removed. Raises what :func:`parse_json`
+    raises.
+    """
+    return encode(_clean(parse_json(raw)))
+
+
+def _clean(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        name = clean_text(key)
+        while name in result:  # two keys that differ only in what was removed from them
+            name += "_"
+        result[name] = _clean(item)
+    return result
+
+
+def clean_text(text: str) -> str:
+    """Return text that UTF-8 and PostgreSQL can carry: U+0000 removed, lone surrogates as U+FFFD."""
+    text = text.replace("\x00", "")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 @contextmanager
@@ -79,6 +113,16 @@ def deep_recursion() -> Iterator[None]:
         yield
     finally:
         sys.setrecursionlimit(limit)
+
+
+def json_type(value: Any) -> str:  # noqa: ANN401
+    """Name a JSON value's type for an error line; never the value."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else "a boolean"
+    for kind, name in ((str, "a string"), (list, "an array"), (dict, "an object")):
+        if isinstance(value, kind):
+            return name
+    return "a number"
 
 
 # ----------------------------------------------------------------------------------------------------- columns
@@ -93,11 +137,9 @@ MISFIT: Final = _Misfit()
 
 def to_text(value: Any) -> Any:  # noqa: ANN401
     """Return what a text column holds: the text, a number's JSON text, ``None``, or :data:`MISFIT`."""
-    if isinstance(value, str):
-        return clean_text(value)
-    if value is None or isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
-        return None if value is None else MISFIT
-    return str(value)
+    if value is None or isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, (int, Decimal)) and not isinstance(value, bool) else MISFIT
 
 
 def to_flag(value: Any) -> Any:  # noqa: ANN401
@@ -108,7 +150,7 @@ def to_flag(value: Any) -> Any:  # noqa: ANN401
 def to_time(value: Any) -> Any:  # noqa: ANN401
     """Return what a time column holds, a datetime in UTC, or :data:`MISFIT`.
 
-    An offset is applied, a missing zone read as UTC, a date alone as its midnight; fractions are cut to microseconds.
+    An offset is applied, a missing zone is read as UTC, a date alone as midnight; fractions are cut to microseconds.
     """
     match = _TIME.match(value) if isinstance(value, str) else None
     if match is None:
@@ -137,24 +179,3 @@ CONVERTERS: Final = {"text": to_text, "flag": to_flag, "time": to_time}
 def time_text(time: datetime) -> str:
     """Write a time in UTC as :func:`encode` does: RFC 3339 with ``Z``."""
     return time.isoformat().replace("+00:00", "Z")
-
-
-def clean_text(text: str) -> str:
-    """Return text that UTF-8 and PostgreSQL can carry: U+0000 removed, lone surrogates as U+FFFD."""
-    if "\x00" in text:
-        text = text.replace("\x00", "")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-def json_type(value: Any) -> str:  # noqa: ANN401
-    """Name a JSON value's type for an error line; never the value."""
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else "a boolean"
-    for kind, name in ((str, "a string"), (list, "an array"), (dict, "an object")):
-        if isinstance(value, kind):
-            return name
-    return "a number"

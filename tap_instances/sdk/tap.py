@@ -23,7 +23,8 @@ from typing_extensions import override
 from tap_instances import settings
 from tap_instances.redact import scrub_logs
 from tap_instances.sdk.output import CLOSED_PIPE, LineWriter, drop_stdout
-from tap_instances.sdk.stream import FULL_TABLE, SyncError
+from tap_instances.sdk.stream import FULL_TABLE
+from tap_instances.sdk.writer import SyncError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -67,14 +68,8 @@ class ConnectedTap(Tap):
 
     @override
     def __init__(self, *, catalog: Any = None, state: Any = None, **kwargs: Any) -> None:
-        if state is not None and not isinstance(state, (dict, str, os.PathLike)):
-            self.logger.warning("the state is no JSON object and is not understood: everything is synced again")
-            state = None
-        super().__init__(catalog=_with_metadata_methods(catalog), state=state, **kwargs)
-
-    def run(self) -> None:
-        """Sync all streams; the SDK asks the root stream to sync itself, which comes to this."""
-        raise NotImplementedError
+        self.given_state = state  # an object, or its JSON; the SDK would copy it into a structure of its own
+        super().__init__(catalog=_with_metadata_methods(catalog), **kwargs)
 
     @override
     def setup_mapper(self) -> None:
@@ -85,10 +80,6 @@ class ConnectedTap(Tap):
         for entry in catalog.streams:
             entry.metadata.root.selected = True
         self.mapper.register_raw_streams_from_catalog(catalog)
-
-    @override
-    def _reset_state_progress_markers(self) -> None:
-        """Do nothing: the state holds no progress markers, and the SDK would look for them in whatever is there."""
 
     @override
     def _handle_termination(self, signum: int, frame: FrameType | None) -> NoReturn:
@@ -148,16 +139,24 @@ class ConnectedTap(Tap):
 
     @classmethod
     @override
-    def invoke(cls, *, state: IO[str] | None = None, catalog: IO[str] | None = None, **kwargs: Any) -> None:
-        # Nor does it name these; and of a state that cannot be read, a full sync is what is left.
+    def invoke(cls, *, config: Any, state: Any = None, catalog: IO[str] | None = None, **about: Any) -> None:
+        # The SDK's names no file that cannot be read, and parses the state into more memory than it needs.
+        super(Tap, cls).invoke(**about)
+        cls.print_version(print_fn=cls.logger.info)
+        given = None
         if catalog is not None:
             try:
-                text = catalog.read()
-                Catalog.from_dict(json.loads(text))
+                given = json.loads(catalog.read())
+                Catalog.from_dict(given)
             except Exception as error:  # noqa: BLE001 (whatever shape a file may have)
                 raise _unreadable("--catalog", catalog.name, "a catalog as --discover writes it", error) from None
-            catalog = io.StringIO(text)
-        super().invoke(state=state and io.StringIO(_state_text(state)), catalog=catalog, **kwargs)
+        tap = cls(
+            config=config.config,
+            parse_env_config=config.parse_env,
+            catalog=given,
+            state=None if state is None else state.buffer.read(),
+        )
+        tap.sync_all()
 
 
 def _unreadable(option: str, path: str, what: str, error: Exception) -> ConfigValidationError:
@@ -165,15 +164,6 @@ def _unreadable(option: str, path: str, what: str, error: Exception) -> ConfigVa
     line, column = getattr(error, "lineno", None), getattr(error, "colno", None)  # the SDK may parse by simplejson
     where = f" (line {line}, column {column})" if line else ""
     return ConfigValidationError(f"{option} {path} is not {what}{where}")
-
-
-def _state_text(file: IO[str]) -> str:
-    """Return a file's JSON object as it is; for anything else ``[]``, which is no state and will be warned of."""
-    with suppress(ValueError, RecursionError):
-        text = file.read()
-        if isinstance(json.loads(text), dict):
-            return text
-    return "[]"
 
 
 def _with_metadata_methods(catalog: Any) -> Any:  # noqa: ANN401

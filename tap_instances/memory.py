@@ -1,0 +1,405 @@
+"""What one run remembers for the next, as it stands in STATE, and what follows from it.
+
+What was listed last time and what is listed now give what to emit. Times decide nothing: only connected instances are
+listed, so a phone that reconnects brings webhooks whose ``updatedAt`` is months old.
+
+``bookmarks.<stream>.partitions`` holds a :class:`Partition` per business. :func:`read_bookmarks` reads them,
+:class:`RowMemory` compares and remembers an instance's rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from codecs import BOM_UTF8
+from collections import Counter
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from urllib.parse import unquote
+
+import msgspec
+from msgspec import Raw, Struct
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from typing_extensions import Self
+
+    from tap_instances.records import Row
+
+VERSION: Final = 2  # of a partition's shape
+KEPT: Final = timedelta(days=90)  # for how long an instance is remembered that is not listed
+
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
+
+logger = logging.getLogger("tap-instances")
+
+
+# ----------------------------------------------------------------------------------------------------- the structure
+
+
+class Memory(Struct, omit_defaults=True, gc=False):
+    """What is remembered of an instance in a stream.
+
+    ``rows`` is webhook id -> digest of the row as it was emitted; an empty digest equals no row's. ``digest`` is that of
+    the instance's ``Webhook`` as it came; where it is the same, no row has changed. Empty: look at each row.
+    ``last_listed`` is set while the instance is away, which means that its business does not list it.
+    """
+
+    rows: dict[str, str]
+    digest: str = ""
+    last_listed: Time | None = None
+
+
+class Context(Struct):
+    """Whose a partition is."""
+
+    business_id: str
+
+
+class Partition(Struct, kw_only=True):
+    """What a stream remembers of a business: the Singer bookmark."""
+
+    context: Context
+    version: Literal[2] = VERSION
+    replication_key: str
+    replication_key_value: Time | None = None
+
+    @classmethod
+    def upgrade(cls, old: dict[str, Any]) -> Self:
+        """Return the partition that version 1 (of tap 1.0.0) wrote.
+
+        Raises:
+            ValueError, LookupError, AttributeError, TypeError: it was written by something else.
+        """
+        return msgspec.convert({**old, "version": VERSION}, cls)
+
+
+class ListPartition(Partition, kw_only=True):
+    """Which instances a business listed."""
+
+    seen: list[str]
+
+    @classmethod
+    def upgrade(cls, old: dict[str, Any]) -> Self:
+        """Read the ids, which were one string."""
+        return super().upgrade({**old, "seen": [unquote(entry) for entry in old["seen"].split()]})
+
+
+class RowPartition(Partition, kw_only=True):
+    """What is remembered of a business's instances: of those it listed at ``observed_at``, and of those away since."""
+
+    observed_at: Time | None = None
+    seen: dict[str, Memory]
+    away: dict[str, Memory] = {}
+
+    @classmethod
+    def upgrade(cls, old: dict[str, Any]) -> Self:
+        """Read the memories, which were strings: ``digest=id digest=id``."""
+        seen = {}
+        for instance_id, memory in old["seen"].items():
+            pairs = [entry.split("=", 1) for entry in memory.split(" ") if entry]
+            seen[instance_id] = {"rows": {unquote(row_id): digest for digest, row_id in pairs}}
+        return super().upgrade({**old, "seen": seen})
+
+
+# ----------------------------------------------------------------------------------------------------- reading STATE
+
+
+def read_bookmarks(
+    state: Any,  # noqa: ANN401
+    kinds: Mapping[str, type[Partition] | None],
+    businesses: Collection[str],
+) -> dict[str, Any]:
+    """Return the bookmarks in a state (an object, or its JSON): stream -> ``{"partitions": [...]}``.
+
+    ``kinds`` says what each stream of the tap remembers (``None``: nothing). What is not understood is left out with a
+    WARNING, and so synced again; but bookmarks of other streams, and of businesses that are not in ``businesses``, are
+    kept as they came.
+    """
+    try:
+        bookmarks = _bookmarks(state if isinstance(state, bytes) else msgspec.json.encode(state))
+    except (ValueError, LookupError, TypeError, RecursionError, msgspec.DecodeError):
+        logger.warning("the state is not understood (it has no bookmarks): everything is synced again")
+        return {}
+    result: dict[str, Any] = {}
+    for stream, bookmark in bookmarks.items():
+        if stream not in kinds:
+            result[stream] = Raw(bytes(bookmark))
+        elif kind := kinds[stream]:
+            result[stream] = {"partitions": list(_partitions(stream, bytes(bookmark), kind, businesses))}
+    return result
+
+
+def _bookmarks(state: bytes) -> dict[str, Raw]:
+    """Return the bookmarks in a state, which may be wrapped as a STATE message or as Meltano's ``singer_state``."""
+    top = msgspec.json.decode(state.removeprefix(BOM_UTF8), type=dict[str, Raw])
+    for wrapper in ("value", "singer_state"):
+        if wrapper in top and "bookmarks" not in top:
+            top = msgspec.json.decode(top[wrapper], type=dict[str, Raw])
+    return msgspec.json.decode(top["bookmarks"], type=dict[str, Raw]) if top else {}
+
+
+def _partitions(
+    stream: str, bookmark: bytes, kind: type[Partition], businesses: Collection[str]
+) -> Iterator[Partition | Raw]:
+    try:
+        entries = msgspec.json.decode(bookmark, type=_Bookmark).partitions if bookmark != b"{}" else []
+    except msgspec.DecodeError:
+        logger.warning("the state of %s is not understood: it is synced in full", stream)
+        return
+    ids = [_business_id(entry) for entry in entries]
+    count = Counter(ids)
+    for entry, business_id in zip(entries, ids, strict=True):
+        partition = _partition(bytes(entry), kind) if business_id is not None and count[business_id] == 1 else None
+        if partition:
+            yield partition
+        elif business_id is not None and business_id not in businesses:
+            yield Raw(bytes(entry))
+        else:
+            logger.warning("the state of %s, business %.100r, is not understood: it is synced in full",
+                           stream, business_id)  # fmt: skip
+
+
+def _partition(entry: bytes, kind: type[Partition]) -> Partition | None:
+    """Return the partition that this version of the tap wrote, or version 1; ``None`` for anything else."""
+    try:
+        return msgspec.json.decode(entry, type=kind)
+    except msgspec.DecodeError:
+        with suppress(ValueError, LookupError, AttributeError, TypeError, msgspec.DecodeError):
+            old = msgspec.json.decode(entry, type=dict[str, Any])
+            return kind.upgrade(old) if old["version"] == 1 else None
+    return None
+
+
+def _business_id(entry: Raw) -> str | None:
+    with suppress(msgspec.DecodeError):
+        return msgspec.json.decode(entry, type=_Entry).context.business_id
+    return None
+
+
+class _Bookmark(Struct):
+    partitions: list[Raw]
+
+
+class _Entry(Struct):
+    context: Context
+
+
+class Partitions:
+    """A stream's partitions in the tap's state, one per business, found without a search."""
+
+    def __init__(self, bookmarks: dict[str, Any], stream: str, kind: type[Partition], replication_key: str) -> None:
+        """Index them; ``bookmarks`` are the tap's, and :meth:`put` changes them in place."""
+        self._bookmarks, self._stream, self._kind, self._replication_key = bookmarks, stream, kind, replication_key
+        self._entries: list[Partition | Raw] = bookmarks.get(stream, {}).get("partitions", [])
+        known = (entry for entry in self._entries if isinstance(entry, Partition))
+        self._by_business: dict[str, Any] = {partition.context.business_id: partition for partition in known}
+
+    def __iter__(self) -> Iterator[Any]:
+        """Go through the partitions that are understood."""
+        return iter(self._by_business.values())
+
+    def get(self, business_id: str) -> Any:  # noqa: ANN401
+        """Return the partition of a business, or ``None``."""
+        return self._by_business.get(business_id)
+
+    def put(self, business_id: str, **values: Any) -> Any:  # noqa: ANN401
+        """Set values of a business's partition, and return it."""
+        partition = self.get(business_id)
+        if partition is None:
+            partition = self._kind(context=Context(business_id), replication_key=self._replication_key, **values)
+            self._by_business[business_id] = partition
+            self._entries.append(partition)
+            self._bookmarks[self._stream] = {"partitions": self._entries}
+        for name, value in values.items():
+            setattr(partition, name, value)
+        return partition
+
+
+# --------------------------------------------------------------------------------------------------- comparing rows
+
+
+class RowMemory:
+    """What one stream remembers of the instances of all businesses, and what it sees of one business at a time.
+
+    For each business: :meth:`begin`; then for each listed instance :meth:`keep`, :meth:`compare` or :meth:`hide`; then
+    :meth:`gone`; and :meth:`commit`, if the business was read whole.
+    """
+
+    def __init__(self, partitions: Partitions, *, whole: bool, versioned: bool) -> None:
+        """Index what is remembered.
+
+        ``whole`` emits every row (FULL_TABLE); ``versioned`` leaves it to ACTIVATE_VERSION to tell what is gone.
+        """
+        self.partitions, self.whole, self.versioned = partitions, whole, versioned
+        self.unchanged = 0  # rows that were left out, since they are as remembered
+        self.uncertain = False  # whether rows were kept of which nothing is known now
+        self._committed: set[str] = set()
+        self._unsent: list[tuple[Memory, str]] = []  # rows that are remembered, and not part of this run's version
+        self._holders: dict[str, RowPartition] = {}  # instance -> where it is remembered
+        self._owners: dict[str, set[str]] | None = None  # row -> instances that remember it; made when it is asked for
+        for partition in partitions:
+            for instance_id in [*partition.seen, *partition.away]:
+                if instance_id in self._holders:  # version 1 could remember an instance twice: once is enough
+                    former = self._take(instance_id)
+                    partition.seen.setdefault(instance_id, former).rows.update(dict.fromkeys(former.rows, ""))
+                self._holders[instance_id] = partition
+
+    def recall(self, instance_id: str) -> Memory | None:
+        """Return what is remembered of an instance, whichever business listed it last."""
+        partition = self._holders.get(instance_id)
+        if partition is None:
+            return None
+        return partition.seen.get(instance_id) or partition.away.get(instance_id)
+
+    def _take(self, instance_id: str) -> Memory:
+        partition = self._holders.pop(instance_id)
+        memory = partition.seen.pop(instance_id, None) or partition.away.pop(instance_id, None)
+        return memory or Memory({})
+
+    # ------------------------------------------------------------------------------------------------- one business
+
+    def begin(self) -> None:
+        """Get ready for a business's list."""
+        self._seen: dict[str, Memory] = {}
+        self._hidden: dict[str, Memory] = {}
+        self._gone: dict[tuple[str, str], None] = {}
+        self._emitted: dict[str, set[str]] = {}  # row -> the instances that list it
+
+    def is_unchanged(self, instance_id: str, digest: str) -> bool:
+        """Return whether no row of the instance needs to be read; ``digest`` is its ``Webhook``'s."""
+        memory = None if self.whole else self.recall(instance_id)
+        return memory is not None and memory.digest == digest != ""
+
+    def count(self, instance_id: str) -> int:
+        """Return how many rows are remembered of an instance."""
+        memory = self.recall(instance_id)
+        return len(memory.rows) if memory else 0
+
+    def keep(self, instance_id: str) -> None:
+        """Remember an instance as before."""
+        if memory := self.recall(instance_id):
+            self._seen[instance_id] = memory
+            self.unchanged += len(memory.rows)
+
+    def hide(self, instance_id: str) -> None:
+        """Remember the ids of an instance that a stream map filters out: its rows come whole when it passes again."""
+        if memory := self.recall(instance_id):
+            self._hidden[instance_id] = Memory(dict.fromkeys(memory.rows, ""))
+
+    def compare(  # noqa: PLR0913
+        self,
+        instance_id: str,
+        digest: str,
+        rows: Sequence[Row],
+        digests: Sequence[str],
+        *,
+        unknown: Collection[str] | None = (),
+        hidden: Collection[str] = (),
+    ) -> Sequence[Row]:
+        """Return those of an instance's rows that are to be emitted: new, changed, or back.
+
+        ``unknown`` are ids of rows that exist and could not be read (``None``: any may exist), ``hidden`` those that a
+        stream map filters out.
+        """
+        memory = self.recall(instance_id)
+        known = memory.rows if memory else {}
+        now = {row.key: value for row, value in zip(rows, digests, strict=True) if row.key not in hidden}
+        if twice := instance_id in self._seen or len(now) + len(hidden) < len(rows):
+            # Which of two is right cannot be known: all of them are emitted at every run.
+            now = dict.fromkeys([*now, *(self._seen[instance_id].rows if instance_id in self._seen else ())], "")
+        emitted = [row for row in rows if row.key not in hidden]
+        if known and not (self.whole or twice):
+            emitted = [row for row in emitted if known.get(row.key) != now[row.key]]
+            self.unchanged += len(now) - len(emitted)
+        kept = {}
+        for key, value in known.items():
+            if key in hidden:
+                kept[key] = ""
+            elif key not in now and (unknown is None or key in unknown):
+                kept[key] = value
+                self.uncertain = True
+            elif key not in now:
+                self._gone[instance_id, key] = None
+        for row in emitted if self._holders else ():
+            self._emitted.setdefault(row.key, set()).add(instance_id)
+        complete = not (twice or kept or unknown is None)
+        self._seen[instance_id] = memory = Memory(now | kept, digest if complete else "")
+        self._unsent += [(memory, key) for key in kept]
+        return emitted
+
+    def gone(self) -> list[tuple[str, str]]:
+        """Return (instance, row) of each row that is gone from a listed instance, and did not move to another one."""
+        if not self._gone:
+            return []
+        listed = {key for memory in self._seen.values() for key in memory.rows}
+        gone = [pair for pair in self._gone if pair[1] not in listed]
+        if not self.versioned:
+            return gone
+        for instance_id, key in gone:
+            memory = self._seen[instance_id]
+            memory.rows[key], memory.digest = "", ""
+            self._unsent.append((memory, key))
+        return []
+
+    def commit(self, business_id: str, observed_at: datetime, latest: datetime | None) -> None:
+        """Remember a business that was read whole, and of which every row was emitted."""
+        self._forget_elsewhere()
+        self._mark_doubles()
+        away = dict(self._hidden)
+        if former := self.partitions.get(business_id):
+            for memories, at in ((former.away, None), (former.seen, former.observed_at)):
+                for instance_id, memory in memories.items():
+                    if instance_id in self._seen or instance_id in self._hidden:
+                        continue
+                    memory.last_listed = min(memory.last_listed or at or observed_at, observed_at)
+                    if observed_at - memory.last_listed <= KEPT:
+                        away[instance_id] = memory
+        for instance_id in [*self._seen, *self._hidden]:
+            if self._holders.get(instance_id, former) is not former:
+                self._take(instance_id)  # it was moved from another business
+        for memory in self._seen.values():
+            memory.last_listed = None
+        for memory in self._hidden.values():
+            memory.last_listed = observed_at
+        values = {"replication_key_value": latest, "observed_at": observed_at, "seen": self._seen, "away": away}
+        partition = self.partitions.put(business_id, **values)
+        self._holders.update(dict.fromkeys([*self._seen, *away], partition))
+        self._committed.add(business_id)
+
+    def _forget_elsewhere(self) -> None:
+        """Forget each emitted row under every instance that does not list it: it has moved."""
+        if not self._emitted:
+            return
+        if self._owners is None:
+            self._owners = {}
+            for instance_id in self._holders:
+                for key in getattr(self.recall(instance_id), "rows", ()):
+                    self._owners.setdefault(key, set()).add(instance_id)
+        for key, listing in self._emitted.items():
+            for instance_id in self._owners.get(key, set()) - listing:
+                for memory in (self._seen.get(instance_id), self._hidden.get(instance_id), self.recall(instance_id)):
+                    if memory and memory.rows.pop(key, None) is not None:
+                        memory.digest = ""
+            self._owners[key] = listing
+
+    def _mark_doubles(self) -> None:
+        """Let rows that several instances list be emitted at every run: which is right cannot be known."""
+        counts = Counter(key for memory in self._seen.values() for key in memory.rows)
+        if len(counts) == counts.total():
+            return
+        for memory in self._seen.values():
+            for key in memory.rows:
+                if counts[key] > 1:
+                    memory.rows[key], memory.digest = "", ""
+
+    # ------------------------------------------------------------------------------------------------------ versions
+
+    def activated(self) -> None:
+        """Forget what the target deleted since it was not part of this run's version."""
+        for memory, key in self._unsent:
+            memory.rows.pop(key, None)
+        for partition in self.partitions:
+            partition.away = {}
+            if partition.context.business_id not in self._committed:
+                partition.seen = {}
