@@ -6,7 +6,8 @@ import json
 import logging
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+from unicodedata import normalize
 from urllib.parse import quote, unquote_plus
 
 from typing_extensions import override
@@ -14,38 +15,107 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MASK = "***"
-SECRET_WORDS = ("token", "jwt", "secret", "passw", "apikey", "authorization", "credential", "cookie")
-SECRET_PARAMETERS = frozenset({"key", "auth", "sig", "signature", "code"})
+MASK: Final = "***"
 
-# Not within a run of its own characters: each of many "-eyJ" would be followed to the run's end, and that is quadratic.
-JWT = re.compile(r"(?<![\w-])eyJ[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*)?")
-_USERINFO = re.compile(r"^(\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?/*[^/?#:@]*:)[^/?#]*@")
-_USERINFO_IN_TEXT = re.compile(r"(://[^/?#:@\s]*:)[^/?#\s]*@")
-_PARAMETER = re.compile(r"(?:^|;)([^=;]*)=")
-_PARAMETER_IN_TEXT = re.compile(r"([?&;]([^\s?&;=#]+)=)[^\s&;#\"'<>]+")
+# A name is a secret's if it contains one of these (ignoring case, "-" and "_"),
+SECRET_PARTS: Final = (
+    *("token", "jwt", "secret", "passw", "passcode", "pairingcode", "authorization", "credential", "cookie"),
+    *("apikey", "privatekey", "signingkey", "accesskey", "encryptionkey"),
+)
+# or if one of its words is one of these, which are parts of harmless words too ("author", "compass", "design"),
+SECRET_WORDS: Final = frozenset(
+    (
+        *("pass", "pwd", "pw", "passphrase", "senha", "auth", "oauth", "authentication", "bearer", "cred", "creds"),
+        *("signature", "sig", "hmac", "otp", "session"),
+    )
+)
+# or if its last word is one of these (custom headers hold credentials under any name).
+SECRET_ENDINGS: Final = frozenset(("key", "keys", "header", "headers"))
+# But not if its last word is one of these: "authMethod", "sessionStatus", "tokenType".
+HARMLESS_ENDINGS: Final = frozenset(("method", "status", "type"))
+
+_HIDDEN_CHARACTERS: Final = re.compile(r"[^\s!-~]+")
+_WORD: Final = re.compile(r"[A-Za-z]+")
+_CAMEL_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # "OTPCode" is "OTP" and "Code"
+
+# The lookahead keeps the scan linear on text such as "-eyJ-eyJ-eyJ". Before the JWT, a prefix ("jwt_") or an escape
+# ("%20", "\n") may stand. Its payload may be short: "{}" is "e30".
+JWT: Final = re.compile(
+    r"(?<![\w-])(?=[\w-]+\.(?:[\w-]{6}|[\w-]*\.[\w-]{6}))"
+    r"(?:(?<=%)[0-9A-Fa-f]{2}|(?<=\\)[nrt]|[\w-]*?[_-])?"
+    r"eyJ[\w-]{6,}\.(?:[\w-]{6,}|[\w-]*\.[\w-]{6,})(?:\.[\w-]*){0,3}"
+)
+_PRIVATE_KEY: Final = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY")
+_AUTHORIZATION: Final = re.compile(r"\s*(?:bearer\s+\S+|basic\s+(?=\S{8})[a-z0-9+/]+={0,2})\s*", re.IGNORECASE)
+_DATE_TIME: Final = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)? ?(?:[Zz]|[+-]\d\d(?::?\d\d)?)?", re.ASCII
+)
+
+_USERINFO: Final = re.compile(r"^(\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?/*[^/?#:@]*:)[^/?#]*@")
+_USERINFO_IN_TEXT: Final = re.compile(r"(://[^/?#:@\s]*:)[^/?#\s]*@")
+_PARAMETER: Final = re.compile(r"(?:^|[;?])([^=;?]*)=")
+_PARAMETER_IN_TEXT: Final = re.compile(r"([?&;#]([^\s?&;=#]+)=)[^\s&;#\"'<>]+")
 
 
 @lru_cache(maxsize=1024)
 def is_secret_name(name: str) -> bool:
-    """Tell whether a key of this name may hold a credential (ignoring case, ``-`` and ``_``)."""
-    folded = name.lower().replace("-", "").replace("_", "")
-    return any(word in folded for word in SECRET_WORDS)
+    """True if a key, a dotted path or a URL parameter of this name may hold a credential.
+
+    Accents, full-width letters and invisible characters are ignored: they change no word for people.
+    """
+    # One character at a time: to put a long run of accents in order takes the square of its length.
+    plain = _HIDDEN_CHARACTERS.sub("", "".join(normalize("NFKD", character) for character in name))
+    camel_words = [word.lower() for word in _CAMEL_WORD.findall(plain)]
+    words = [word.lower() for word in _WORD.findall(plain)]  # "HMac" and "PaSs" too are one word
+    if not words or camel_words[-1] in HARMLESS_ENDINGS:
+        return False
+    squeezed = plain.lower().replace("-", "").replace("_", "")
+    if any(part in squeezed for part in SECRET_PARTS) or not SECRET_WORDS.isdisjoint(camel_words + words):
+        return True
+    is_public_key = camel_words[-2:-1] == ["public"] and camel_words[-1] in ("key", "keys")
+    return not is_public_key and not SECRET_ENDINGS.isdisjoint((camel_words[-1], words[-1]))
+
+
+def is_secret(name: str, value: object) -> bool:
+    """True if an unknown key with this name and JSON value is withheld.
+
+    A boolean, a null and a date-time are harmless under any name, unless that name is a secret itself (a JWT, say).
+    """
+    text = value if isinstance(value, str) else ""
+    if is_secret_text(name) or is_secret_text(text):
+        return True
+    if value is None or isinstance(value, bool) or _DATE_TIME.fullmatch(text):
+        return False
+    return is_secret_name(name)
+
+
+def is_secret_text(text: str) -> bool:
+    """True if a text holds a JWT or a PEM private key, or is the value of an ``Authorization`` header."""
+    return bool(
+        ("eyJ" in text and JWT.search(text))  # the first half is much quicker
+        or ("PRIVATE KEY" in text and _PRIVATE_KEY.search(text))
+        or _AUTHORIZATION.fullmatch(text)
+    )
 
 
 def mask_url(url: str) -> str:
-    """Hide a URL's password and the values of credential-like query parameters; leave the rest as it is."""
+    """Hide a URL's password and the values of its secret query and fragment parameters; leave the rest as it is."""
     if "@" in url:
         url = _USERINFO.sub(rf"\1{MASK}@", url)
-    if "?" not in url:
+    if "=" not in url:
         return url
     address, number_sign, fragment = url.partition("#")
     head, question, query = address.partition("?")
-    return head + question + "&".join(map(_mask_parameter, query.split("&"))) + number_sign + fragment
+    return head + question + _mask_parameters(query) + number_sign + _mask_parameters(fragment)
+
+
+def _mask_parameters(query: str) -> str:
+    return "&".join(map(_mask_parameter, query.split("&")))
 
 
 def _mask_parameter(parameter: str) -> str:
-    # ";" separates parameters on some servers: after a secret's name, all up to the next "&" is hidden.
+    # ";" separates parameters on some servers, and "?" begins them in a fragment such as "/route?token=1": after a
+    # secret's name, all up to the next "&" is hidden.
     for match in _PARAMETER.finditer(parameter):
         if _is_secret_parameter(match[1]):
             return parameter[: match.end()] + MASK
@@ -54,13 +124,13 @@ def _mask_parameter(parameter: str) -> str:
 
 def _is_secret_parameter(quoted: str) -> bool:
     name = unquote_plus(quoted)
-    return is_secret_name(name) or name.strip().lower() in SECRET_PARAMETERS
+    return is_secret_name(name) or name.strip().lower() == "code"
 
 
 def spellings(secrets: Iterable[str]) -> tuple[str, ...]:
     """Return the secrets in every way they may stand in a line: as they are, in a URL, in JSON; the longest first."""
     ways: set[str] = set()
-    for secret in secrets:
+    for secret in filter(None, secrets):
         ways |= {secret, quote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1]}
     return tuple(sorted(ways, key=lambda way: (-len(way), way)))
 
@@ -97,9 +167,11 @@ class ScrubbingFormatter(logging.Formatter):
 
 
 def scrub_logs(secrets: Iterable[str]) -> None:
-    """Hide these secrets from now on in whatever is logged, by whichever handler there is."""
+    """Hide these secrets, and those of earlier calls, from now on in whatever the present handlers log."""
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
-    for handler in {handler for logger in loggers for handler in getattr(logger, "handlers", ())}:
+    handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", ())}
+    # The last resort writes the warnings of a program whose loggers have no handler.
+    for handler in filter(None, {*handlers, logging.lastResort}):
         inner, known = handler.formatter or logging.Formatter(), frozenset(secrets)
         if isinstance(inner, ScrubbingFormatter):
             known |= inner.secrets
