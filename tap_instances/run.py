@@ -17,10 +17,11 @@ from tap_instances.typed import TypedReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from tap_instances.answers import Snapshot
-    from tap_instances.client import Business, Client
+    from tap_instances.businesses import Business
+    from tap_instances.client import Client
     from tap_instances.records import Instance, Reading
     from tap_instances.remembering import RememberingStream
+    from tap_instances.responses import Snapshot
     from tap_instances.sdk.stream import ConnectedStream
     from tap_instances.streams import ConnectionChangesStream
 

@@ -11,7 +11,8 @@ from singer_sdk.singerlib.messages import StateMessage
 from typing_extensions import override
 
 from tap_instances import settings
-from tap_instances.client import Business, Client
+from tap_instances.businesses import all_listed, find_tokens
+from tap_instances.client import Client
 from tap_instances.run import Run
 from tap_instances.sdk.tap import ConnectedTap
 from tap_instances.state import understood
@@ -26,6 +27,7 @@ from tap_instances.streams import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from tap_instances.businesses import Business
     from tap_instances.sdk.stream import ConnectedStream
 
 STREAMS: Final[tuple[type[ConnectedStream], ...]] = (
@@ -50,19 +52,33 @@ class TapInstances(ConnectedTap):
 
     @cached_property
     def businesses(self) -> list[Business]:
-        """The configured businesses, in their order."""
-        entries = self.config.get("businesses") or [self.config]
-        return [Business(entry["business_id"], entry["auth_token"]) for entry in entries]
+        """The businesses to read, in their order; the server's list is requested only if a token is missing.
+
+        Raises:
+            SnapshotError: the list is needed and cannot be read.
+        """
+        entries = self.config.get("businesses") or ([self.config] if self.config.get("business_id") else [])
+        named = {entry["business_id"]: entry.get("auth_token") for entry in entries}
+        if named and all(named.values()):
+            return find_tokens(named, [])
+        listed = self.client.list_businesses(self.config["admin_token"])
+        if named:
+            return find_tokens(named, listed)
+        businesses = all_listed(listed)
+        if not businesses:
+            self.logger.warning("the server lists no businesses: there is nothing to read")
+        return businesses
 
     @cached_property
     def client(self) -> Client:
-        """The way to the configured server; made when the first request is due."""
+        """HTTP client for ``api_url``, created on first use."""
         api_url, config = self.config["api_url"].strip(), self.config
         parts = urlsplit(api_url)
         if parts.scheme == "http" and not LOOPBACK.match(parts.hostname or ""):
             self.logger.warning("api_url is plain http: tokens and data cross the network unencrypted; use https")
         return Client(
             api_url,
+            headers=config.get("headers") or {},
             concurrency=int(config["concurrency"]),  # JSON Schema takes 4.0 for an integer
             request_timeout=int(config["request_timeout"]),
             max_retries=int(config["max_retries"]),
