@@ -1,4 +1,4 @@
-"""A small, honest CodeChat: the connected-instances endpoint on a real socket.
+"""A small, honest CodeChat on a real socket: a business's connected instances, and the list of businesses.
 
 Two parts, and a command line that puts them together:
 
@@ -13,10 +13,12 @@ Two parts, and a command line that puts them together:
         server.world.step()
 
 By hand: `python -m demo.codechat --port 8080`, ended by Ctrl-C. It prints the
-settings with which the tap reads it.
+settings with which the tap reads it, for each way to name businesses.
 
 The answers have the documented shapes: 200 with the whole list, 400 for a business
-that is not known, 401 for a token that is not that business's, 404 elsewhere.
+that is not known, 401 for a token that is not that business's, 404 elsewhere. The
+list of businesses is known from clients of the API only. With `gateway`, requests
+need these headers too, or get the page of a gateway.
 """
 
 from __future__ import annotations
@@ -97,6 +99,8 @@ HOOKS = (
     ("chatbot", "https://bot:not-a-real-password@bot.example.com/{key}"),
     ("bi", "https://events.example.com/codechat/{key}"),
 )
+ADMIN_TOKEN = "not-a-real-admin-token-5e0c"  # noqa: S105
+GATEWAY = {"apikey": "not-a-real-gateway-key-91d2"}  # what `--gateway` wants
 BEGINNING = datetime(2025, 6, 1, 8, tzinfo=timezone.utc)
 
 
@@ -112,6 +116,7 @@ class Business:
     token: str
     body: dict[str, Any]
     away: set[str] = field(default_factory=set)
+    deleted_at: str | None = None
 
     @property
     def name(self) -> str:
@@ -132,6 +137,18 @@ class Business:
     def answer(self) -> dict[str, Any]:
         """Give the 200 body. Without a phone away it is `body` itself, however odd."""
         return {**self.body, "Instances": self.connected} if self.away else self.body
+
+    def listed(self) -> dict[str, Any]:
+        """Give the business as an item of the server's list."""
+        return {
+            "businessId": self.id,
+            "name": self.name,
+            "businessToken": self.token,
+            "attributes": {},
+            "createdAt": _time(BEGINNING),
+            "updatedAt": _time(BEGINNING),
+            "deletedAt": self.deleted_at,
+        }
 
 
 class World:
@@ -387,9 +404,11 @@ class CodeChat:
         port: int = 0,
         step_between_calls: bool = False,
         respond: Callable[[Request], Answer | bytes | None] | None = None,
+        gateway: dict[str, str] | None = None,
     ) -> None:
         """Bind the port, 0 for any that is free; requests are taken from `with` on."""
         self.world = world
+        self.gateway = gateway or {}
         self.step_between_calls = step_between_calls
         self.respond = respond
         self.requests: list[Request] = []
@@ -437,12 +456,18 @@ class CodeChat:
         return self._honest(request) if injected is None else injected
 
     def _honest(self, request: Request) -> Answer:
+        if any(request.headers.get(name.lower()) != value for name, value in self.gateway.items()):
+            return Answer(HTTPStatus.FORBIDDEN, b"<html><h1>403 Forbidden</h1></html>", {"Content-Type": "text/html"})
         # Split before decoding: an encoded slash belongs to the id.
         parts = [unquote(part) for part in urlsplit(request.path).path.split("/")]
         match parts:
             case ["", "api", "v2", "business", business_id, "instance", "connected"]:
                 token = request.headers.get("authorization", "")
                 return self._connected(business_id, token)
+            case ["", "api", "v2", "admin", "business"]:
+                if request.headers.get("authorization") != f"Bearer {ADMIN_TOKEN}":
+                    return error(HTTPStatus.UNAUTHORIZED, ["Unauthorized"])
+                return Answer(HTTPStatus.OK, [business.listed() for business in self.world.businesses.values()])
             case _:
                 return error(HTTPStatus.NOT_FOUND, f"Cannot GET {request.path}")
 
@@ -511,6 +536,30 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: `CodeChat.requests` has it."""
 
 
+def ways(world: World, api_url: str, *, gateway: bool) -> str:
+    """Give the tap's settings as shell commands, for each way to name businesses; all but one as comments."""
+    entries = world.settings(api_url)["businesses"]
+    many = json.dumps(entries)
+    settings: tuple[tuple[str, dict[str, str]], ...] = (
+        ("", {"api_url": api_url}),
+        ("all businesses of this server, by a list", {"businesses": many}),
+        ("or one of them", {name: entries[0][name] for name in ("business_id", "auth_token")} if entries else {}),
+        ("or the list in a file (write it first)", {"businesses_file": "businesses.json"}),
+        ("or all that the server lists", {"admin_token": ADMIN_TOKEN}),
+        ("what a gateway in front may want (python -m demo.codechat --gateway)", {"headers": json.dumps(GATEWAY)}),
+    )
+    lines = []
+    for title, values in settings:
+        lines += [f"# {title}:"] if title else []
+        if "businesses_file" in values:
+            lines.append(f"# printf %s {shlex.quote(many)} > businesses.json")
+        wanted = {"api_url", "businesses", *(["headers"] if gateway else [])}
+        for name, value in values.items():
+            comment = "" if name in wanted else "# "
+            lines.append(f"{comment}export TAP_INSTANCES_{name.upper()}={shlex.quote(value)}")
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve a seeded world until it is stopped."""
     parser = argparse.ArgumentParser(
@@ -528,15 +577,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="let an hour pass after each answer",
     )
+    parser.add_argument("--gateway", action="store_true", help="ask for one more header, as a gateway does")
     options = parser.parse_args(arguments)
     world = World.seeded(options.seed, businesses=options.businesses, instances=options.instances)
     for _ in range(options.steps):
         world.step()
-    with CodeChat(world, port=options.port, step_between_calls=options.step_between_calls) as server:
-        settings = world.settings(server.url)
-        businesses = shlex.quote(json.dumps(settings["businesses"]))
-        print(f"export TAP_INSTANCES_API_URL={server.url}")
-        print(f"export TAP_INSTANCES_BUSINESSES={businesses}", flush=True)
+    server = CodeChat(
+        world,
+        port=options.port,
+        step_between_calls=options.step_between_calls,
+        gateway=GATEWAY if options.gateway else None,
+    )
+    with server:
+        print(ways(world, server.url, gateway=options.gateway), flush=True)
         if options.port_file:
             options.port_file.write_text(f"{server.port}\n", encoding="utf-8")
         with suppress(KeyboardInterrupt):

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 
 import msgspec
 from msgspec import Raw, Struct
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -40,8 +41,8 @@ logger = logging.getLogger("tap-instances")
 class Memory(Struct, omit_defaults=True, gc=False):
     """What is remembered of an instance in a stream.
 
-    ``rows`` is webhook id -> digest of the row as it was emitted; an empty digest equals no row's. ``digest`` is that of
-    the instance's ``Webhook`` as it came; where it is the same, no row has changed. Empty: look at each row.
+    ``rows`` is webhook id -> digest of the row as it was emitted; an empty digest equals no row's. ``digest`` is that
+    of the instance's ``Webhook`` as it came: while it is the same, no row has changed. Empty: look at each row.
     ``last_listed`` is set while the instance is away, which means that its business does not list it.
     """
 

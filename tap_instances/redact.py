@@ -53,6 +53,7 @@ _DATE_TIME: Final = re.compile(
 
 _USERINFO: Final = re.compile(r"^(\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?/*[^/?#:@]*:)[^/?#]*@")
 _USERINFO_IN_TEXT: Final = re.compile(r"(://[^/?#:@\s]*:)[^/?#\s]*@")
+_PARAMETER_NAME: Final = re.compile(r"[?&;#]([^?&;#=]*)=")
 _PARAMETER: Final = re.compile(r"(?:^|[;?])([^=;?]*)=")
 _PARAMETER_IN_TEXT: Final = re.compile(r"([?&;#]([^\s?&;=#]+)=)[^\s&;#\"'<>]+")
 
@@ -82,11 +83,14 @@ def is_secret(name: str, value: object) -> bool:
     A boolean, a null and a date-time are harmless under any name, unless that name is a secret itself (a JWT, say).
     """
     text = value if isinstance(value, str) else ""
-    if is_secret_text(name) or is_secret_text(text):
+    if (text and is_secret_text(text)) or _holds_secret(name):
         return True
-    if value is None or isinstance(value, bool) or _DATE_TIME.fullmatch(text):
-        return False
-    return is_secret_name(name)
+    return is_secret_name(name) and not (value is None or isinstance(value, bool) or _DATE_TIME.fullmatch(text))
+
+
+@lru_cache(maxsize=1024)
+def _holds_secret(name: str) -> bool:
+    return is_secret_text(name)
 
 
 def is_secret_text(text: str) -> bool:
@@ -102,7 +106,7 @@ def mask_url(url: str) -> str:
     """Hide a URL's password and the values of its secret query and fragment parameters; leave the rest as it is."""
     if "@" in url:
         url = _USERINFO.sub(rf"\1{MASK}@", url)
-    if "=" not in url:
+    if not any(map(_is_secret_parameter, _PARAMETER_NAME.findall(url))):  # of most URLs that is all
         return url
     address, number_sign, fragment = url.partition("#")
     head, question, query = address.partition("?")
@@ -122,6 +126,7 @@ def _mask_parameter(parameter: str) -> str:
     return parameter
 
 
+@lru_cache(maxsize=1024)
 def _is_secret_parameter(quoted: str) -> bool:
     name = unquote_plus(quoted)
     return is_secret_name(name) or name.strip().lower() == "code"

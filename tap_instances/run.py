@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
+from xxhash import xxh3_64_intdigest
 
 from tap_instances.client import SnapshotError
 from tap_instances.columns import load_schema
@@ -18,7 +18,8 @@ from tap_instances.sdk.writer import SyncError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from tap_instances.client import Business, Client
+    from tap_instances.businesses import Business
+    from tap_instances.client import Client
     from tap_instances.records import Instance
     from tap_instances.responses import Snapshot
     from tap_instances.streams import HistoryStream, RememberingStream, SnapshotStream
@@ -50,11 +51,11 @@ class Run:
         self.business: SnapshotStream = streams["businesses"]
         self.instances: SnapshotStream = streams["instances"]
         self.webhooks: RememberingStream = streams["webhooks"]
-        self.webhook_events: RememberingStream = streams["webhook_events"]
-        self.histories: tuple[HistoryStream, ...] = (streams["connection_changes"], streams["observations"])
-        self.remembering = (self.webhooks, self.webhook_events)
-        self.streams = (self.business, self.instances, *self.remembering, *self.histories)
-        self.failed: dict[str, SnapshotError | SyncError] = {}
+        histories: tuple[HistoryStream, ...] = (streams["connection_changes"], streams["observations"])
+        self.streams = (self.business, self.instances, self.webhooks, streams["webhook_events"], *histories)
+        self.remembering = [stream for stream in (self.webhooks, streams["webhook_events"]) if stream.selected]
+        self.histories = [stream for stream in histories if stream.selected]
+        self.failed: dict[str, Exception] = {}
         self.is_incomplete = False
         self.started = self.state_written = time.monotonic()
         config = self.business.config
@@ -68,7 +69,9 @@ class Run:
         self.findings = self.reader.findings
         for stream in self.streams:
             stream.open(bookmarks, activate=self.activate, limit=limit)
-        self.shape = self._shape(version)
+        self.reader.shape = self._shape(version)
+        # Else each webhook is asked for: by the stream's map, or to count what is listed.
+        self.may_skip = self.webhooks.selected and not self.webhooks.writer.has_map
 
     def _shape(self, version: str) -> int:
         """Return a digest of whatever shapes the rows below an instance, besides what the API says of it."""
@@ -90,8 +93,7 @@ class Run:
                         raise snapshot
                     self.sync_business(business.id, snapshot, number)
                 except (SnapshotError, SyncError) as error:
-                    self.failed[business.id] = error
-                    logger.error("business %s: %s", business.id, error)  # noqa: TRY400 (one line for people)
+                    self.fail(business.id, error)
                     if isinstance(error, SyncError):
                         break
                 del snapshot  # its body: the next one may be there already
@@ -99,20 +101,25 @@ class Run:
                     self.write_state()
         self.end()
 
+    def fail(self, business_id: str, error: Exception) -> None:
+        """Note, and say, why a business could not be synced."""
+        self.failed[business_id] = error
+        logger.error("business %s: %s", business_id, error)
+
     def check(self) -> None:
         """Ask every business, and say of each whether it answers; nothing is written."""
         outcomes = self.client.snapshots(self.businesses)
         for business in self.businesses:
             outcome = next(outcomes)
             if isinstance(outcome, SnapshotError):
-                self.failed[business.id] = outcome
-                logger.error("business %s: %s", business.id, outcome)
+                self.fail(business.id, outcome)
             else:
                 logger.info("business %s: ok, %d instances", business.id, len(outcome.instances))
 
     def sync_business(self, business_id: str, snapshot: Snapshot, number: int) -> None:
         """Write one business's rows, then remember them."""
         source = Source(business_id, snapshot.observed_at)
+        self.findings.broken_text |= snapshot.not_utf8
         row = self.reader.read_business(snapshot.body, source)
         self.business.writer.write([row], source.observed_at)
         instances = webhooks = 0
@@ -134,8 +141,12 @@ class Run:
         webhooks = 0
         for start in range(0, len(snapshot.instances), PAGE):
             items = enumerate(snapshot.instances[start : start + PAGE], start)
-            read = [self.reader.read_instance(bytes(item), f"Instances[{index}]", source) for index, item in items]
-            webhooks += self.sync_page([instance for instance in read if instance], source)
+            read = (self.reader.read_instance(bytes(item), f"Instances[{index}]", source, self.is_unchanged)
+                    for index, item in items)  # fmt: skip
+            page = [instance for instance in read if instance]
+            webhooks += sum(self.count(instance) for instance in page)
+            self.listed.update(dict.fromkeys(instance.id for instance in page))
+            self.sync_page(page, source)
         faults, self.findings.faults = self.findings.faults, []
         for fault in faults:
             logger.error("business %s: not emitted: %s", source.business_id, fault)
@@ -143,45 +154,32 @@ class Run:
             self.is_incomplete = True
             return webhooks
         for remembering in self.remembering:
-            if remembering.selected:
-                remembering.finish(source)
+            remembering.finish(source)
+            remembering.commit(source)
         for history in self.histories:
             history.finish(source, self.listed, webhooks)
-        if not self.testing:
-            for remembering in self.remembering:
-                if remembering.selected:
-                    remembering.commit(source)
-            for history in self.histories:
-                if history.selected:
-                    history.commit(source, self.listed)
+            history.commit(source, self.listed)
         return webhooks
 
     @staticmethod
     def _saw_some(stream: SnapshotStream, business_id: str) -> bool:
-        partition = stream.partitions.get(business_id) if stream.selected and stream.partition else None
+        partition = stream.bookmarks.get(business_id) if stream.selected and stream.bookmark_type else None
         return bool(getattr(partition, "seen", None))
 
-    def sync_page(self, page: list[Instance], source: Source) -> int:
-        """Write a page of instances, then their children; return how many webhooks they have."""
-        self.instances.writer.write([instance.row for instance in page], source.observed_at)
-        webhooks = sum(self.read_webhooks(instance) for instance in page)
-        passing = [instance for instance in page if self._passes(instance)]
-        self.webhooks.emit(passing, source)
-        self.webhook_events.emit(passing, source)
-        return webhooks
+    def is_unchanged(self, instance_id: Any, digest: str) -> bool:  # noqa: ANN401
+        """Return whether no stream needs to read the webhooks of an instance."""
+        return self.may_skip and all(stream.memory.is_unchanged(instance_id, digest) for stream in self.remembering)
 
-    def read_webhooks(self, instance: Instance) -> int:
-        """Read an instance's webhooks, unless nothing below it has changed; return how many there are."""
-        if instance.webhook_json is not None:
-            instance.digest = xxh3_64_hexdigest(instance.webhook_json, seed=self.shape)
-        listed_before = instance.id in self.listed
-        self.listed[instance.id] = None
-        if self.webhooks.selected and not listed_before and not self.webhooks.writer.has_map:
-            streams = [stream for stream in self.remembering if stream.selected]
-            if all(stream.memory.is_unchanged(instance.id, instance.digest) for stream in streams):
-                return self.webhooks.memory.count(instance.id)
-        self.reader.read_webhooks(instance)
-        return len(instance.webhooks)
+    def count(self, instance: Instance) -> int:
+        """Return how many webhooks an instance has."""
+        return len(instance.webhooks) if instance.is_read else self.webhooks.memory.count(instance.id)
+
+    def sync_page(self, page: list[Instance], source: Source) -> None:
+        """Write a page of instances, then their children."""
+        self.instances.writer.write([instance.row for instance in page], source.observed_at)
+        passing = [instance for instance in page if self._passes(instance)]
+        for stream in self.remembering:
+            stream.emit(passing, source)
 
     def _passes(self, instance: Instance) -> bool:
         """Return whether the maps let an instance through, and note which of its webhooks they do not."""
@@ -234,13 +232,13 @@ class Run:
 
     def activate_versions(self) -> None:
         """Let the target delete what is not part of this run's version, stream by stream."""
-        for stream in self.streams:
-            if stream in self.remembering and stream.memory.uncertain:  # type: ignore[attr-defined]
-                logger.warning("no ACTIVATE_VERSION for %s: not all of it is known", stream.name)
-                continue
+        for stream in (self.business, self.instances):
             stream.writer.activate()
         for remembering in self.remembering:
-            if remembering.writer.version and not remembering.memory.uncertain:
+            if remembering.memory.uncertain and remembering.memory.versioned:
+                logger.warning("no ACTIVATE_VERSION for %s: not all of it is known", remembering.name)
+            elif remembering.memory.versioned:
+                remembering.writer.activate()
                 remembering.memory.activated()
 
     def summary(self) -> str:

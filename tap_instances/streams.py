@@ -26,17 +26,13 @@ if TYPE_CHECKING:
 class SnapshotStream(ConnectedStream):
     """A stream that takes part in a run; one that has no state of its own needs nothing more than its attributes."""
 
-    partition: ClassVar[type[Partition] | None] = None  # what it remembers of a business
+    bookmark_type: ClassVar[type[Partition] | None] = None  # what it remembers of a business
 
     def open(self, bookmarks: dict[str, Any], *, activate: bool, limit: int | None) -> None:
         """Get ready for a run: ``bookmarks`` are the state's, ``limit`` is how many records ``--test`` wants."""
         self.writer = RecordWriter(self, activate=activate, limit=limit)
-        if self.partition:
-            self.partitions = Partitions(bookmarks, self.name, self.partition, self.replication_key or "")
-
-    def _row(self, *values: Any) -> bytes:  # noqa: ANN401
-        """Return a row of values in the schema's order."""
-        return encode(row_type(self.name, include_secrets=bool(self.config.get("include_secrets")))(*values))
+        if self.bookmark_type:
+            self.bookmarks = Partitions(bookmarks, self.name, self.bookmark_type, self.replication_key or "")
 
 
 class BusinessesStream(SnapshotStream):
@@ -59,7 +55,7 @@ class RememberingStream(SnapshotStream):
 
     replication_key = "updated_at"
     can_be_full_table = True
-    partition = RowPartition
+    bookmark_type = RowPartition
 
     def rows(self, instance: Instance) -> tuple[Sequence[Row], Collection[str]]:
         """Return an instance's rows in this stream, and the keys of those that exist and could not be read."""
@@ -69,28 +65,25 @@ class RememberingStream(SnapshotStream):
     def open(self, bookmarks: dict[str, Any], *, activate: bool, limit: int | None) -> None:
         super().open(bookmarks, activate=activate, limit=limit)
         versioned = self.writer.version is not None  # then ACTIVATE_VERSION tells what is gone
-        self.memory = RowMemory(
-            self.partitions, whole=self.replication_method == FULL_TABLE, versioned=versioned
-        )
+        self.memory = RowMemory(self.bookmarks, whole=self.replication_method == FULL_TABLE, versioned=versioned)
 
     def begin(self, business_id: str) -> None:
         """Get ready for a business."""
         self.memory.begin()
-        partition = self.partitions.get(business_id)
+        partition = self.bookmarks.get(business_id)
         self._latest = partition.replication_key_value if partition else None
 
     def emit(self, page: Sequence[Instance], source: Source) -> None:
         """Write those rows of a page of instances that are not as remembered."""
-        if not self.selected:
-            return
-        salt, memory, out = self.writer.deselection, self.memory, []
+        salt, memory = self.writer.deselection, self.memory
+        out: list[Row] = []
         for instance in page:
             if not instance.is_read:
                 memory.keep(instance.id)
                 continue
             rows, unknown = self.rows(instance)
             digests = [xxh3_64_hexdigest(row.json + salt if salt else row.json) for row in rows]
-            known = None if instance.webhook_json is None else unknown
+            known = unknown if instance.digest else None
             out += memory.compare(instance.id, instance.digest, rows, digests, unknown=known, hidden=instance.hidden)
         for row in out:
             if row.updated_at and (self._latest is None or row.updated_at > self._latest):
@@ -145,12 +138,12 @@ class HistoryStream(SnapshotStream):
 
     def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
         """Write the rows of a business that was read whole."""
-        rows = self.rows(source, self.partitions.get(source.business_id), instances, webhooks)
+        rows = self.rows(source, self.bookmarks.get(source.business_id), instances, webhooks)
         self.writer.write(rows, source.observed_at)
 
     def commit(self, source: Source, instances: Collection[str]) -> None:  # noqa: ARG002
         """Remember when the business was read."""
-        self.partitions.put(source.business_id, replication_key_value=source.observed_at)
+        self.bookmarks.put(source.business_id, replication_key_value=source.observed_at)
 
 
 class ConnectionChangesStream(HistoryStream):
@@ -161,19 +154,20 @@ class ConnectionChangesStream(HistoryStream):
 
     name = "connection_changes"
     primary_keys = ("business_id", "instance_id", "previous_observed_at", "change_type")
-    partition = ListPartition
+    bookmark_type = ListPartition
 
     @override
     def rows(self, source: Source, partition: Any, instances: Collection[str], webhooks: int) -> list[bytes]:
         before = dict.fromkeys(partition.seen) if partition else {}
         since = (partition and partition.replication_key_value) or source.observed_at
-                changes = [(instance_id, "connected") for instance_id in instances if instance_id not in before]
+        changes = [(instance_id, "connected") for instance_id in instances if instance_id not in before]
         changes += [(instance_id, "disconnected") for instance_id in before if instance_id not in instances]
-        return [self._row(source.business_id, *change, since, source.observed_at) for change in changes]
+        row = row_type(self.name, include_secrets=False)
+        return [encode(row(source.business_id, *change, since, source.observed_at)) for change in changes]
 
     @override
     def commit(self, source: Source, instances: Collection[str]) -> None:
-        self.partitions.put(source.business_id, replication_key_value=source.observed_at, seen=sorted(instances))
+        self.bookmarks.put(source.business_id, replication_key_value=source.observed_at, seen=sorted(instances))
 
 
 class ObservationsStream(HistoryStream):
@@ -181,9 +175,10 @@ class ObservationsStream(HistoryStream):
 
     name = "observations"
     primary_keys = ("business_id", "observed_at")
-    partition = Partition
+    bookmark_type = Partition
 
     @override
     def rows(self, source: Source, partition: Any, instances: Collection[str], webhooks: int) -> list[bytes]:
         before = partition.replication_key_value if partition else None
-        return [self._row(source.business_id, source.observed_at, before, len(instances), webhooks)]
+        row = row_type(self.name, include_secrets=False)
+        return [encode(row(source.business_id, source.observed_at, before, len(instances), webhooks))]

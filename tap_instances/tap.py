@@ -11,7 +11,8 @@ from singer_sdk.singerlib.messages import StateMessage
 from typing_extensions import override
 
 from tap_instances import settings
-from tap_instances.client import Business, Client
+from tap_instances.businesses import all_listed, find_tokens
+from tap_instances.client import Client, SnapshotError
 from tap_instances.memory import read_bookmarks
 from tap_instances.run import Run
 from tap_instances.sdk.tap import ConnectedTap
@@ -25,11 +26,10 @@ from tap_instances.streams import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from tap_instances.businesses import Business
+    from tap_instances.streams import SnapshotStream
 
-    from tap_instances.sdk.stream import ConnectedStream
-
-STREAMS: Final[tuple[type[ConnectedStream], ...]] = (
+STREAMS: Final[tuple[type[SnapshotStream], ...]] = (
     BusinessesStream,
     InstancesStream,
     WebhooksStream,
@@ -47,24 +47,38 @@ class TapInstances(ConnectedTap):
     config_jsonschema: ClassVar[dict[str, Any]] = settings.SETTINGS
 
     @override
-    def discover_streams(self) -> list[ConnectedStream]:
+    def discover_streams(self) -> list[SnapshotStream]:
         return [stream(self) for stream in STREAMS]
 
     @cached_property
     def businesses(self) -> list[Business]:
-        """The configured businesses, in their order."""
-        entries = self.config.get("businesses") or [self.config]
-        return [Business(entry["business_id"], entry["auth_token"]) for entry in entries]
+        """The businesses to read, in their order; the server's list is requested only if a token is missing.
+
+        Raises:
+            SnapshotError: the list is needed and cannot be read.
+        """
+        entries = self.config.get("businesses") or ([self.config] if self.config.get("business_id") else [])
+        named = {entry["business_id"]: entry.get("auth_token") for entry in entries}
+        if named and all(named.values()):
+            return find_tokens(named, [])
+        listed = self.client.list_businesses(self.config["admin_token"])
+        if named:
+            return find_tokens(named, listed)
+        businesses = all_listed(listed)
+        if not businesses:
+            self.logger.warning("the server lists no businesses: there is nothing to read")
+        return businesses
 
     @cached_property
     def client(self) -> Client:
-        """The way to the configured server; made when the first request is due."""
+        """HTTP client for ``api_url``, created on first use."""
         api_url, config = self.config["api_url"].strip(), self.config
         parts = urlsplit(api_url)
         if parts.scheme == "http" and not LOOPBACK.match(parts.hostname or ""):
             self.logger.warning("api_url is plain http: tokens and data cross the network unencrypted; use https")
         return Client(
             api_url,
+            headers=config.get("headers") or {},
             concurrency=int(config["concurrency"]),  # JSON Schema takes 4.0 for an integer
             request_timeout=int(config["request_timeout"]),
             max_retries=int(config["max_retries"]),
@@ -73,25 +87,34 @@ class TapInstances(ConnectedTap):
 
     # -------------------------------------------------------------------------------------------------------- a run
 
-    @override
-    def sync_all(self) -> None:  # type: ignore[misc]
-        """Sync every business; exit non-zero if one failed, which ``failed`` then tells, or a record had no key."""
-        run = self._run()
-        self.failed = run.failed
-        run.run()
+    def sync_all(self) -> None:  # type: ignore[misc]  # the SDK declares it final; its Stream.sync is entered so
+        """Sync every business; exit non-zero if one failed, which :attr:`failed` then tells, or a record had no key."""
+        self._run().run()
 
     def check(self) -> dict[str, Exception]:
         """Ask every business, without writing anything; return those that fail: business id -> why."""
-        run = self._run()
-        run.check()
-        return run.failed
+        self._run().check()
+        return self.failed
 
     def _run(self) -> Run:
-        kinds = {name: stream.partition for name, stream in self.streams.items()}
-        ids = {business.id for business in self.businesses}
+        """Return a run over all businesses, as the given state has left them.
+
+        Raises:
+            SystemExit: the server's list of businesses is needed, and cannot be read.
+        """
+        try:
+            businesses = self.businesses
+        except SnapshotError as error:
+            self.logger.error("the list of businesses: %s", error)  # noqa: TRY400 (one line for people)
+            self.failed: dict[str, Exception] = {"the list of businesses": error}
+            raise SystemExit(1) from error
+        kinds = {name: cast("SnapshotStream", stream).bookmark_type for name, stream in self.streams.items()}
+        ids = {business.id for business in businesses}
         bookmarks = read_bookmarks(self.given_state, kinds, ids) if self.given_state is not None else {}
         self._state = {"bookmarks": bookmarks}
-        return Run(self.streams, bookmarks, self.client, self.businesses, self.write_state, self.plugin_version)
+        run = Run(self.streams, bookmarks, self.client, businesses, self.write_state, self.plugin_version)
+        self.failed = run.failed
+        return run
 
     def write_state(self) -> None:
         """Write a STATE message."""

@@ -14,9 +14,10 @@ import urllib3
 from requests_mock import ANY
 
 from tap_instances import client
-from tap_instances.answers import _causes
-from tap_instances.client import Business, Client, SnapshotError
+from tap_instances.businesses import Business
+from tap_instances.client import Client, SnapshotError
 from tap_instances.redact import scrub, spellings
+from tap_instances.responses import _causes
 from tap_instances.tap import TapInstances
 from tests.kit.faults import SURROUNDINGS, FaultServer, answer, echo, leave_surroundings, settings
 from tests.kit.support import run_cli
@@ -37,7 +38,13 @@ def _nothing_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def make(**more: Any) -> Client:  # noqa: ANN401
     """Make a client that asks URL once."""
-    settings: dict[str, Any] = {"concurrency": 1, "request_timeout": 7, "max_retries": 0, "user_agent": "test"}
+    settings: dict[str, Any] = {
+        "headers": {},
+        "concurrency": 1,
+        "request_timeout": 7,
+        "max_retries": 0,
+        "user_agent": "test",
+    }
     return Client(URL, **(settings | more))
 
 
@@ -53,8 +60,8 @@ def make(**more: Any) -> Client:  # noqa: ANN401
             "the connection failed (No route to host) (1 try)",
         ),
         (requests.ConnectionError(), "the connection failed (ConnectionError) (1 try)"),
-        (requests.exceptions.ChunkedEncodingError(urllib3.exceptions.ProtocolError("x")), "the answer was cut short"),
-        (requests.exceptions.ContentDecodingError(), "the answer's compression is broken (1 try)"),
+        (requests.exceptions.ChunkedEncodingError(urllib3.exceptions.ProtocolError("x")), "the response was cut short"),
+        (requests.exceptions.ContentDecodingError(), "the response's compression is broken (1 try)"),
         (
             requests.exceptions.ProxyError(urllib3.exceptions.ProxyError("x", OSError(1, "no"))),
             "failed (no), at the proxy",

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from demo.codechat import FLAGS, Answer, Business, CodeChat, Request, World
+from demo.codechat import ADMIN_TOKEN, FLAGS, GATEWAY, Answer, Business, CodeChat, Request, World
 from demo.project import ROOT
 from tests.kit.support import TOKEN
 
@@ -208,3 +208,32 @@ def test_the_command_says_how_to_read_it_and_ends_by_its_id(tmp_path: Path) -> N
             process.terminate()
         said, _ = process.communicate(timeout=20)
     assert f"export TAP_INSTANCES_API_URL=http://127.0.0.1:{port}" in said
+    for name in ("BUSINESSES", "BUSINESS_ID", "AUTH_TOKEN", "BUSINESSES_FILE", "ADMIN_TOKEN", "HEADERS"):
+        assert f"export TAP_INSTANCES_{name}=" in said
+    given = [line for line in said.splitlines() if not line.startswith("#")]
+    assert [line.partition("=")[0] for line in given] == [
+        "export TAP_INSTANCES_API_URL",
+        "export TAP_INSTANCES_BUSINESSES",
+    ]
+
+
+def test_the_list_of_businesses_needs_the_admin_token() -> None:
+    world = World.seeded(3)
+    with CodeChat(world) as server:
+        url = f"{server.url}/api/v2/admin/business"
+        business_token = next(iter(world.businesses.values())).token
+        for token, status in ((business_token, 401), (ADMIN_TOKEN, 200)):
+            response = requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=10)
+            assert response.status_code == status
+    listed = {item["businessId"]: (item["name"], item["businessToken"]) for item in response.json()}
+    assert listed == {business.id: (business.name, business.token) for business in world.businesses.values()}
+
+
+def test_a_gateway_refuses_with_a_page_what_lacks_its_header() -> None:
+    world = World.seeded(3, businesses=1)
+    [business] = world.businesses.values()
+    with CodeChat(world, gateway=GATEWAY) as server:
+        url = f"{server.url}/api/v2/business/{business.id}/instance/connected"
+        bearer = {"Authorization": f"Bearer {business.token}"}
+        assert requests.get(url, headers=bearer, timeout=10).status_code == 403
+        assert requests.get(url, headers={**bearer, **GATEWAY}, timeout=10).status_code == 200

@@ -125,33 +125,33 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault("reset before the answer", (reset(),), RETRIED, ("Connection reset by peer", AGAIN, UP)),
     Fault("reset in the headers", (reset(head(**LENGTH)[:40]),), RETRIED, ("Connection reset by peer", AGAIN, UP)),
     Fault("reset in the body", (reset(head(**LENGTH) + FIRST_HALF),), RETRIED, ("Connection reset by peer", AGAIN)),
-    Fault("closed before the answer", (raw(b""),), RETRIED, ("closed the connection without an answer", AGAIN, UP)),
-    Fault("no HTTP", (raw(b"SSH-2.0-OpenSSH_9.2\r\n"),), RETRIED, ("does not speak HTTP", AGAIN, UP)),
-    Fault("a status that is no number", (raw(b"HTTP/1.1 abc\r\n\r\n"),), RETRIED, ("does not speak HTTP", AGAIN)),
-    Fault("too many headers", (raw(head(**{f"H{n}": n for n in range(200)})),), RETRIED, ("not speak HTTP", AGAIN)),
+    Fault("closed before the answer", (raw(b""),), RETRIED, ("closed the connection without a response", AGAIN, UP)),
+    Fault("no HTTP", (raw(b"SSH-2.0-OpenSSH_9.2\r\n"),), RETRIED, ("the response is not HTTP", AGAIN, UP)),
+    Fault("a status that is no number", (raw(b"HTTP/1.1 abc\r\n\r\n"),), RETRIED, ("the response is not HTTP", AGAIN)),
+    Fault("too many headers", (raw(head(**{f"H{n}": n for n in range(200)})),), RETRIED, ("is not HTTP", AGAIN)),
     Fault("stalls before the headers", (stall(),), 2, ("no byte for 1 s (request_timeout) (2 tries)", UP), 1),
     Fault("stalls in the headers", (stall(head()[:40]),), 2, ("no byte for 1 s (request_timeout) (2 tries)",), 1),
     Fault("stalls in the body", (stall(head(**LENGTH) + FIRST_HALF),), 2, ("no byte for 1 s", "(2 tries)"), 1),
     Fault("stalls in a chunk", (stall(head(**CHUNKED) + b"fff\r\n{"),), 1, ("no byte for 1 s", "(1 try)"), 0),
-    Fault("cut by length", (raw(head(**LENGTH) + FIRST_HALF),), RETRIED, ("the answer was cut short", AGAIN, UP)),
-    Fault("cut by length, empty", (raw(head(**LENGTH)),), RETRIED, ("the answer was cut short", AGAIN, UP)),
+    Fault("cut by length", (raw(head(**LENGTH) + FIRST_HALF),), RETRIED, ("the response was cut short", AGAIN, UP)),
+    Fault("cut by length, empty", (raw(head(**LENGTH)),), RETRIED, ("the response was cut short", AGAIN, UP)),
     Fault("cut in a chunk", (raw(head(**CHUNKED) + chunk(GOOD)[:-300]),), RETRIED, ("cut short", AGAIN)),
-    Fault("cut between chunks", (raw(head(**CHUNKED) + chunk(GOOD)),), RETRIED, ("the answer was cut short", AGAIN)),
+    Fault("cut between chunks", (raw(head(**CHUNKED) + chunk(GOOD)),), RETRIED, ("the response was cut short", AGAIN)),
     Fault("no chunk's length", (raw(head(**CHUNKED) + b"zz\r\n" + GOOD),), RETRIED, ("cut short", AGAIN)),
-    Fault("cut by closing", (raw(head() + FIRST_HALF),), RETRIED, ("the answer is no JSON", AGAIN, "operator")),
+    Fault("cut by closing", (raw(head() + FIRST_HALF),), RETRIED, ("the response is not JSON", AGAIN, "operator")),
     Fault("bad gzip", (answer(200, BODY_MARK.encode(), **GZIP),), RETRIED, ("compression is broken", AGAIN)),
-    Fault("truncated gzip", (raw(head(**GZIP) + SQUEEZED[: len(SQUEEZED) // 2]),), RETRIED, ("no JSON", AGAIN)),
-    Fault("200 page", (answer(200, PAGE, **HTML),), RETRIED, ("a web page came instead of JSON", AGAIN, URL)),
+    Fault("truncated gzip", (raw(head(**GZIP) + SQUEEZED[: len(SQUEEZED) // 2]),), RETRIED, ("not JSON", AGAIN)),
+    Fault("200 page", (answer(200, PAGE, **HTML),), RETRIED, ("the response is a web page, not JSON", AGAIN, URL)),
     Fault("200 page that says JSON", (answer(200, b"\xef\xbb\xbf \n" + PAGE),), RETRIED, ("a web page", AGAIN, URL)),
-    Fault("200 nothing", (answer(200, b""),), RETRIED, ("the answer is empty", AGAIN, "operator")),
-    Fault("200 blanks", (answer(200, b" \r\n"),), RETRIED, ("the answer is empty", AGAIN)),
-    Fault("200 text", (answer(200, BODY_MARK.encode()),), RETRIED, ("the answer is no JSON", AGAIN)),
-    Fault("200 half a JSON", (answer(200, FIRST_HALF),), RETRIED, ("the answer is no JSON", AGAIN)),
-    Fault("200 JSON and more", (answer(200, GOOD + b"}"),), RETRIED, ("the answer is no JSON", AGAIN)),
-    Fault("200 NaN", (answer(200, b'{"Instances": [{"instanceId": NaN}]}'),), RETRIED, ("no JSON", AGAIN)),
-    Fault("200 only NaN", (answer(200, b"NaN"),), RETRIED, ("the answer is no JSON", AGAIN)),
-    Fault("204", (answer(204, b""),), RETRIED, ("the answer is empty", AGAIN)),
-    Fault("unknown encoding", (answer(200, b"\x8b\x05\x80", Content_Encoding="br"),), RETRIED, ("no JSON", AGAIN)),
+    Fault("200 nothing", (answer(200, b""),), RETRIED, ("the response is empty", AGAIN, "operator")),
+    Fault("200 blanks", (answer(200, b" \r\n"),), RETRIED, ("the response is empty", AGAIN)),
+    Fault("200 text", (answer(200, BODY_MARK.encode()),), RETRIED, ("the response is not JSON", AGAIN)),
+    Fault("200 half a JSON", (answer(200, FIRST_HALF),), RETRIED, ("the response is not JSON", AGAIN)),
+    Fault("200 JSON and more", (answer(200, GOOD + b"}"),), RETRIED, ("the response is not JSON", AGAIN)),
+    Fault("200 NaN", (answer(200, b'{"Instances": [{"instanceId": NaN}]}'),), RETRIED, ("not JSON", AGAIN)),
+    Fault("200 only NaN", (answer(200, b"NaN"),), RETRIED, ("the response is not JSON", AGAIN)),
+    Fault("204", (answer(204, b""),), RETRIED, ("the response is empty", AGAIN)),
+    Fault("unknown encoding", (answer(200, b"\x8b\x05\x80", Content_Encoding="br"),), 1, ("Content-Encoding br",)),
     passing(408, "Request Timeout"),
     passing(429, "Too Many Requests"),
     passing(500, "Internal Server Error"),
@@ -185,11 +185,11 @@ FAULTS: Final[tuple[Fault, ...]] = (
     refused(304, URL, body=b""),
     refused(300, URL, body=PAGE),
     refused(103, URL, body=b"", name="with no answer after it", Content_Length=None),
-    shape([1], "the answer is an array"),
-    shape(None, "the answer is null"),
-    shape(BODY_MARK, "the answer is a string"),
-    shape(17, "the answer is a number"),
-    shape(True, "the answer is a boolean"),  # noqa: FBT003
+    shape([1], "the response is an array"),
+    shape(None, "the response is null"),
+    shape(BODY_MARK, "the response is a string"),
+    shape(17, "the response is a number"),
+    shape(True, "the response is a boolean"),  # noqa: FBT003
     shape({}, "Instances is missing"),
     shape({"Instances": None}, "Instances is null", "not taken for 'nothing is connected'"),
     shape({"Instances": {}}, "Instances is an object"),
@@ -200,7 +200,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault("200 too deep", (answer(200, b"[" * 100_000 + b"]" * 100_000),), 1, ("nested deeper", "operator")),
     Fault("redirected for ever", (redirect("?again"),), 31, ("redirected too often", URL)),
     *(
-        Fault(f"redirected to {target!r}", (redirect(target),), 1, ("redirected to what is no http", URL))
+        Fault(f"redirected to {target!r}", (redirect(target),), 1, ("redirected to something other than http(s)", URL))
         for target in ("file:///etc/passwd", "mailto:a@b", "http://[", "http://h:99999/", "http://\xff/", "http://.x/")
     ),
     Fault("a redirect without a target", (answer(302, b"", Location=None),), 1, ("302 Found", URL)),
@@ -347,7 +347,7 @@ def test_no_record_leaves_before_the_body_is_whole(waits: list[float]) -> None:
         run = sync(settings(server.url))
     assert len(waits) == 2
     assert [message["type"] for message in run.messages if message["type"] not in {"SCHEMA", "STATE"}] == []
-    check_one_line(run, ("the answer was cut short",))
+    check_one_line(run, ("the response was cut short",))
 
 
 # The three mistakes that everybody makes once, against the demo's CodeChat, as a process.

@@ -27,9 +27,9 @@ from jsonschema import Draft202012Validator
 from typing_extensions import override
 
 from tap_instances import client, run
-from tap_instances.answers import TryError, read_snapshot
 from tap_instances.client import Client
 from tap_instances.columns import api_columns
+from tap_instances.responses import TryError, read_snapshot
 from tests.kit.faults import BUSINESS, GOOD, TOKEN, FaultServer, answer, head, leave_surroundings, raw, trickle
 from tests.kit.faults import settings as tap_settings
 from tests.kit.support import CONNECTED, Run, sync
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from tap_instances.answers import Snapshot
-    from tap_instances.client import Business
+    from tap_instances.businesses import Business
+    from tap_instances.responses import Snapshot
     from tests.kit.faults import Act
 
 EXAMPLES: Final = 2000 if os.environ.get("CI") else 300

@@ -11,8 +11,9 @@ from singer_sdk.exceptions import ConfigValidationError
 
 from demo.codechat import CodeChat, World
 from tap_instances import client
-from tap_instances.answers import Snapshot
-from tap_instances.client import Business, Client, SnapshotError
+from tap_instances.businesses import Business
+from tap_instances.client import Client, SnapshotError
+from tap_instances.responses import Snapshot
 from tap_instances.sdk.output import LineWriter
 from tests.kit.checked import STREAMS
 from tests.kit.faults import FaultServer, answer, head, leave_surroundings, raw
@@ -181,7 +182,7 @@ def test_one_body_more_than_concurrency_is_in_memory(concurrency: int, monkeypat
                 changed.wait_for(lambda: counts[-1] > concurrency, timeout=SOON)
         write(self, lines)
 
-    monkeypatch.setattr("tap_instances.answers.Snapshot", Counted)
+    monkeypatch.setattr("tap_instances.responses.Snapshot", Counted)
     monkeypatch.setattr(LineWriter, "write", slow_write)
     with FaultServer(businesses=scripts(names(12))) as server:
         assert sync(config(server, names(12), concurrency=concurrency)).returncode == 0
@@ -192,7 +193,7 @@ def test_one_body_more_than_concurrency_is_in_memory(concurrency: int, monkeypat
 
 def test_a_failure_holds_no_body() -> None:
     with FaultServer(answer(200, [1] * 1000)) as server:
-        asked = Client(server.url, concurrency=1, request_timeout=5, max_retries=0, user_agent="test")
+        asked = Client(server.url, headers={}, concurrency=1, request_timeout=5, max_retries=0, user_agent="test")
         [outcome] = asked.snapshots([Business("b-0", "token")])
     assert isinstance(outcome, SnapshotError)
     assert (outcome.__traceback__, outcome.__cause__, outcome.__context__) == (None, None, None)
@@ -213,9 +214,12 @@ def test_the_threads_end_with_the_run() -> None:
 FAILURES: Final[dict[str, tuple[Act, str]]] = {
     "401": (answer(401, {"message": "no"}), "401 Unauthorized"),
     "503": (answer(503, b""), "503 Service Unavailable (1 try)"),
-    "cut": (raw(head(Content_Length=999) + b'{"Instances": [{"instanceId": "lost'), "the answer was cut short (1 try)"),
-    "shape": (answer(200, {"Instances": None}), "Instances is null in the answer"),
-    "page": (answer(200, b"<html>"), "a web page came instead of JSON (1 try)"),
+    "cut": (
+        raw(head(Content_Length=999) + b'{"Instances": [{"instanceId": "lost'),
+        "the response was cut short (1 try)",
+    ),
+    "shape": (answer(200, {"Instances": None}), "Instances is null in the response"),
+    "page": (answer(200, b"<html>"), "the response is a web page, not JSON (1 try)"),
 }
 
 

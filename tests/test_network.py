@@ -145,7 +145,7 @@ def test_a_ca_file_that_is_none_is_named(
     assert run.returncode == 1
     assert not any("; try " in line for line in run.lines("WARNING"))
     [line] = run.lines("ERROR")
-    assert line.endswith("no CA certificates: let REQUESTS_CA_BUNDLE or SSL_CERT_FILE name a PEM file that is there")
+    assert line.endswith("no CA certificates: let REQUESTS_CA_BUNDLE or SSL_CERT_FILE name an existing PEM file")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_proxy_that_is_no_web_address_is_refused(proxy: str, monkeypatch: pyte
     monkeypatch.setenv("HTTP_PROXY", proxy)
     run = sync(settings(f"http://{HOST}"))
     [line] = run.lines("ERROR")
-    assert "no http or https address: check api_url, HTTP_PROXY and HTTPS_PROXY" in line
+    assert "not an http(s) address: check api_url, HTTP_PROXY and HTTPS_PROXY" in line
     assert "password-of-the-proxy" not in run.stderr
     assert not any("; try " in line for line in run.lines("WARNING"))
 

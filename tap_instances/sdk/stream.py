@@ -67,4 +67,4 @@ class ConnectedStream(Stream):
     @override
     def sync(self, context: Any = None) -> None:
         # --test calls this, for the root. The SDK's way syncs children once per parent record, with a SCHEMA each.
-        self._tap.sync_all()  # type: ignore[attr-defined]
+        self._tap.sync_all()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-import os
 import signal
 import sys
-from contextlib import suppress
 from copy import deepcopy
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
@@ -139,7 +136,7 @@ class ConnectedTap(Tap):
 
     @classmethod
     @override
-    def invoke(cls, *, config: Any, state: Any = None, catalog: IO[str] | None = None, **about: Any) -> None:
+    def invoke(cls, *, config: Any = None, state: Any = None, catalog: IO[str] | None = None, **about: Any) -> None:
         # The SDK's names no file that cannot be read, and parses the state into more memory than it needs.
         super(Tap, cls).invoke(**about)
         cls.print_version(print_fn=cls.logger.info)

@@ -101,7 +101,7 @@ class RecordWriter:
             except Exception as error:
                 msg = (
                     f"stream_maps: an expression for {self.stream.name} fails on a row "
-                    f"({error or type(error).__name__}): correct it, and let it take nulls (a deleted row has little else)"
+                    f"({error or type(error).__name__}): correct it, and let it take nulls (as in deleted rows)"
                 )
                 raise SyncError(msg) from error
             for message in messages:

@@ -11,15 +11,15 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from tap_instances import client
-from tap_instances.answers import Snapshot, read_snapshot
 from tap_instances.client import SnapshotError
+from tap_instances.responses import Snapshot, read_snapshot
 from tap_instances.tap import TapInstances
 from tests.kit.support import Run, sync
 
 if TYPE_CHECKING:
     import pytest
 
-    from tap_instances.client import Business
+    from tap_instances.businesses import Business
 
 BEGINNING = datetime(2025, 6, 1, tzinfo=timezone.utc)
 

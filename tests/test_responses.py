@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tap_instances.answers import _Body, read_snapshot
+from tap_instances.responses import _Body, read_snapshot
 from tap_instances.values import parse_json
 
 NOW = datetime(2025, 6, 30, 12, tzinfo=timezone.utc)

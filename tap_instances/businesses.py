@@ -1,0 +1,99 @@
+"""Which businesses are read: the ones in the settings, completed or replaced by the server's own list.
+
+Pure functions: :mod:`tap_instances.client` fetches the list, :mod:`tap_instances.tap` knows the settings.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from typing_extensions import override
+
+from tap_instances.redact import MASK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+TOKEN: Final = re.compile(r"[\x21-\x7e]+")  # what an Authorization header can carry after "Bearer "
+MAX_NAME: Final = 100  # characters of an invalid id that are shown
+
+
+class Business(NamedTuple):
+    """A business to read: its id, its bearer token, and why it cannot be read, if that is known already."""
+
+    id: str
+    token: str
+    problem: str = ""
+
+    @override
+    def __repr__(self) -> str:
+        return f"Business(id={self.id!r}, token='{MASK}', problem={self.problem!r})"
+
+
+class ListedBusiness(NamedTuple):
+    """An item of the server's list. ``id`` and ``token`` are as listed, of whatever type."""
+
+    id: Any
+    token: Any
+    deleted: bool
+
+    @override
+    def __repr__(self) -> str:
+        return f"ListedBusiness(id={self.id!r}, token='{MASK}', deleted={self.deleted})"
+
+
+def is_business_id(value: object) -> bool:
+    """Return whether a value can be a business's id: a segment of the path, and a part of a log line."""
+    return isinstance(value, str) and value not in {"", ".", ".."} and value.isprintable()
+
+
+def is_token(value: object) -> bool:
+    """Return whether a value can be sent as a bearer token."""
+    return isinstance(value, str) and bool(TOKEN.fullmatch(value))
+
+
+def find_tokens(named: Mapping[str, str | None], listed: Sequence[ListedBusiness]) -> list[Business]:
+    """Return the named businesses in their order; those without a token get the one in the server's list."""
+    return [
+        Business(business_id, token) if token else _from_list(business_id, _entries(business_id, listed))
+        for business_id, token in named.items()
+    ]
+
+
+def all_listed(listed: Sequence[ListedBusiness]) -> list[Business]:
+    """Return every business of the server's list that is not deleted, in its order, each id once."""
+    return list(_all_listed([item for item in listed if not item.deleted]))
+
+
+def _all_listed(live: Sequence[ListedBusiness]) -> Iterator[Business]:
+    seen: set[str] = set()
+    for number, item in enumerate(live, 1):
+        if not is_business_id(item.id):
+            name = ascii(item.id)[1:-1][:MAX_NAME] if isinstance(item.id, str) and item.id else f"number {number}"
+            yield Business(name, "", "its businessId in the server's list is not a valid id: ask the server's operator")
+        elif item.id not in seen:
+            seen.add(item.id)
+            yield _from_list(item.id, _entries(item.id, live))
+
+
+def _entries(business_id: str, listed: Sequence[ListedBusiness]) -> list[ListedBusiness]:
+    """Return a business's items in the list; deleted ones only where no other has the id."""
+    entries = [item for item in listed if item.id == business_id]
+    return [item for item in entries if not item.deleted] or entries
+
+
+def _from_list(business_id: str, entries: Sequence[ListedBusiness]) -> Business:
+    """Return the business with the token that is listed for it, or with the problem that keeps it from being read."""
+    tokens = [item.token for item in entries]
+    if not tokens:
+        problem = "the server does not list it: check its business_id, or set its auth_token"
+    elif len(tokens) > 1:
+        problem = "the server lists it more than once: set its auth_token"
+    elif tokens[0] in {None, ""}:
+        problem = "the server lists no token for it: set its auth_token"
+    elif not is_token(tokens[0]):
+        problem = "its token in the server's list is not a valid one: set its auth_token"
+    else:
+        return Business(business_id, tokens[0])
+    return Business(business_id, "", problem)
