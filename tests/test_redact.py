@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -12,7 +14,9 @@ from hypothesis import strategies as st
 
 from tap_instances.redact import (
     JWT,
+    SECRET_ENDINGS,
     SECRET_PARTS,
+    SECRET_WORDS,
     ScrubbingFormatter,
     is_secret,
     is_secret_name,
@@ -51,6 +55,20 @@ WORDS: Final = (
     *("signature", "sig", "hmac", "otp", "session"),
 )
 ENDINGS: Final = ("key", "keys", "header", "headers")
+
+
+def test_the_rule_has_no_further_words() -> None:
+    assert {*SECRET_PARTS} == {*PARTS}
+    assert {*WORDS} == SECRET_WORDS
+    assert {*ENDINGS} == SECRET_ENDINGS
+
+
+def test_the_page_on_security_names_each_word_of_the_rule() -> None:
+    page = (Path(__file__).parent.parent / "SECURITY.md").read_text("utf-8")
+    rows = [line.split("|")[2] for line in page.splitlines() if re.match(r"\| (it contains|one of|its last)", line)]
+    told = [set(re.findall(r"`(\w+)`", row)) for row in rows]
+    assert told == [{*PARTS}, {*WORDS}, {*ENDINGS, "publicKey"}]
+    assert "whose last word is " + ", ".join(f"`{word}`" for word in ("method", "status")) + " or `type`" in page
 
 
 @pytest.mark.parametrize("part", PARTS)
