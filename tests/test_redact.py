@@ -312,7 +312,8 @@ def test_hiding_takes_no_longer_than_the_text_is_long(start: str, hostile: str) 
         (f"token={A_JWT}", "token=***"),
         (f'"{A_JWT}"', '"***"'),
         (f"{A_JWT} {A_JWT}", "*** ***"),
-        (f"Bearer%20{A_JWT}", "Bearer%***"),
+        (f"Bearer%20{A_JWT}", "Bearer%20eyJhbGciOiJIUzI1NiJ9.***"),
+        ("eyJhbGciOiJkaXIifQ..aXZpdml2.Y2lwaGVy.dGFn eyJhbGciOiJkaXIifQ.a2V5a2V5.aXZpdml2.Y2lwaGVy.dGFn", "*** ***"),
         (
             "see https://a.example/?senha=1&b=2#access_token=3&c=4",
             "see https://a.example/?senha=***&b=2#access_token=***&c=4",
