@@ -38,13 +38,9 @@ _HIDDEN_CHARACTERS: Final = re.compile(r"[^\s!-~]+")
 _WORD: Final = re.compile(r"[A-Za-z]+")
 _CAMEL_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # "OTPCode" is "OTP" and "Code"
 
-# The lookahead keeps the scan linear on text such as "-eyJ-eyJ-eyJ". Before the JWT, a prefix ("jwt_") or an escape
-# ("%20", "\n") may stand. Its payload may be short: "{}" is "e30".
-JWT: Final = re.compile(
-    r"(?<![\w-])(?=[\w-]+\.(?:[\w-]{6}|[\w-]*\.[\w-]{6}))"
-    r"(?:(?<=%)[0-9A-Fa-f]{2}|(?<=\\)[nrt]|[\w-]*?[_-])?"
-    r"eyJ[\w-]{6,}\.(?:[\w-]{6,}|[\w-]*\.[\w-]{6,})(?:\.[\w-]*){0,3}"
-)
+# The look-behind keeps the scan linear on text such as "-eyJ-eyJ-eyJ". After a prefix ("jwt_") the payload is found,
+# which begins in the same way. It may be short, too: "{}" is "e30".
+JWT: Final = re.compile(r"(?<![\w-])eyJ[\w-]{6,}\.(?:[\w-]{6,}|[\w-]*\.[\w-]{6,})(?:\.[\w-]*){0,3}")
 _PRIVATE_KEY: Final = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY")
 _AUTHORIZATION: Final = re.compile(r"\s*(?:bearer\s+\S+|basic\s+(?=\S{8})[a-z0-9+/]+={0,2})\s*", re.IGNORECASE)
 _DATE_TIME: Final = re.compile(

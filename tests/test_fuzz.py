@@ -30,6 +30,7 @@ from tap_instances import client, run
 from tap_instances.client import Client
 from tap_instances.columns import api_columns
 from tap_instances.responses import TryError, read_snapshot
+from tap_instances.redact import is_secret_name
 from tests.kit.faults import BUSINESS, GOOD, TOKEN, FaultServer, answer, head, leave_surroundings, raw, trickle
 from tests.kit.faults import settings as tap_settings
 from tests.kit.support import CONNECTED, Run, sync
@@ -106,15 +107,14 @@ NEW: Final = [
         "WhatsApp.pushName",
         "WhatsApp.createdAt",
     ),
-    *("a.b", "a[]", "a,b", "a: b", "a b", "KEY"),
+    *("a.b", "a[]", "a,b", "a: b", "a b", "keyword"),
     *HOSTILE,
 ]
 SECRET: Final = [
     *("token", "my.token.x", "token.of.it", "accessToken", "access_token", "ACCESS-TOKEN", "jwt", "idJWT", "secret"),
     *("clientSecret", "password", "PASSWD", "passwd", "apikey", "Api-Key", "api_key", "authorization", "credentials"),
-    *("cookie", "Set-Cookie", "t\x00oken", "to_ken", "token\ud800"),
+    *("cookie", "Set-Cookie", "t\x00oken", "to_ken", "token\ud800", "pwd", "x-auth", "KEY"),
 ]
-WORDS: Final = ("token", "jwt", "secret", "passw", "apikey", "authorization", "credential", "cookie")
 TIMES: Final[list[Callable[[datetime], str]]] = [
     lambda time: time.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
     lambda time: time.strftime("%Y-%m-%d %H:%M:%S.%f"),
@@ -474,7 +474,7 @@ def clean(text: str) -> str:
 
 def is_secret(key: Any) -> bool:  # noqa: ANN401
     """Tell whether a key is a credential's."""
-    return isinstance(key, str) and any(word in clean(key).lower().replace("-", "").replace("_", "") for word in WORDS)
+    return isinstance(key, str) and is_secret_name(clean(key))
 
 
 def names(stream: str, keys: tuple[Any, ...]) -> set[str]:
@@ -532,7 +532,7 @@ def is_withheld(stream: str, keys: tuple[Any, ...], column: str | None, mark: Ma
     """Tell whether this must not leave: under a credential's name, or in `Auth` where no column holds it."""
     if stream == "instances" and keys[:1] == ("Auth",):
         return not (column == "text" or (column == "time" and isinstance(mark, Time)))
-    return any(map(is_secret, keys))
+    return any(map(is_secret, keys[:-1] if isinstance(mark, Time) else keys))  # a date-time leaves under any name
 
 
 COLUMNS: Final = {
