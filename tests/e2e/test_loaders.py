@@ -43,6 +43,7 @@ STREAMS: dict[str, dict[str, Any]] = {entry["tap_stream_id"]: entry for entry in
 LOADERS = ROOT / ".venv-loaders"
 MELTANO_LOADERS = ROOT / ".meltano" / "loaders"
 BUCKET = "lake"
+# On the tap: of batch files the loader flattens nothing, and target-s3's own flattening loses the column.
 FLATTEN = {"flattening_enabled": True, "flattening_max_depth": 1}
 ACTIVATE = {"emit_activate_version_messages": True}
 # What loaders are known to stumble over: quotes, commas, line ends, COPY's own \N, U+2028, and letters of four bytes.
@@ -103,7 +104,8 @@ class Csv(Target):
     settings: ClassVar = {
         "file_naming_scheme": "{stream_name}-{timestamp}.csv",
         "timestamp_format": "%Y%m%dT%H%M%S.%f",
-    } | FLATTEN
+    }
+    tap: ClassVar = ACTIVATE | FLATTEN
 
     def text(self, value: str) -> str | None:
         """An empty cell is null."""
@@ -166,7 +168,8 @@ class S3Jsonl(Target):
             "aws_endpoint_override": self.address,
         }
         cloud = {"cloud_provider_type": "aws", "aws": aws}
-        return {"cloud_provider": cloud, "prefix": type(self).__name__, **self.settings}
+        naming = {"prefix": type(self).__name__, "append_date_to_filename_grain": "second"}
+        return {"cloud_provider": cloud, **naming, **self.settings}
 
     def objects(self, stream: str) -> list[bytes]:
         """Get the objects of all runs."""
@@ -182,9 +185,8 @@ class S3Jsonl(Target):
 class S3Parquet(S3Jsonl):
     """Parquet in S3, an object per run and stream, typed by what is in it."""
 
-    settings: ClassVar = FLATTEN | {
-        "format": {"format_type": "parquet", "format_parquet": {"get_schema_from_tap": False}}
-    }
+    settings: ClassVar = {"format": {"format_type": "parquet", "format_parquet": {"get_schema_from_tap": False}}}
+    tap: ClassVar = ACTIVATE | FLATTEN
 
     def rows(self, stream: str) -> list[Row]:
         """Read the objects of all runs together, as a query would."""
@@ -197,7 +199,7 @@ class S3Parquet(S3Jsonl):
 class S3TypedParquet(S3Parquet):
     """Parquet typed by the tap's schema, as is the loader's default: times lose what is below a second."""
 
-    settings: ClassVar = {"format": {"format_type": "parquet"}} | FLATTEN
+    settings: ClassVar = {"format": {"format_type": "parquet"}}
 
     def moment(self, value: datetime) -> datetime:
         """Times are in whole seconds."""
