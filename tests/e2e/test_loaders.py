@@ -43,7 +43,7 @@ STREAMS: dict[str, dict[str, Any]] = {entry["tap_stream_id"]: entry for entry in
 LOADERS = ROOT / ".venv-loaders"
 MELTANO_LOADERS = ROOT / ".meltano" / "loaders"
 BUCKET = "lake"
-# On the tap: of batch files the loader flattens nothing, and target-s3's own flattening loses the column.
+# On the tap: a loader does not flatten batch files, and target-s3's own flattening loses the column.
 FLATTEN = {"flattening_enabled": True, "flattening_max_depth": 1}
 ACTIVATE = {"emit_activate_version_messages": True}
 # What loaders are known to stumble over: quotes, commas, line ends, COPY's own \N, U+2028, and letters of four bytes.
@@ -57,7 +57,6 @@ class Target:
     program: ClassVar[Path]
     settings: ClassVar[dict[str, Any]] = {}
     tap: ClassVar[dict[str, Any]] = ACTIVATE  # settings that the tap needs for it
-    environment: ClassVar[dict[str, str]] = {}
     server: ClassVar[str | None] = None  # the fixture that gives the address it loads into
     upserts: ClassVar[bool] = False  # else it keeps every row that was sent
 
@@ -89,7 +88,7 @@ class Target:
         return subprocess.run(  # noqa: S603 - no shell, and our own words
             [self.program, "--config", config],
             input=run.stdout.encode(),
-            env=environment | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"} | self.environment,
+            env=environment | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"},
             cwd=self.folder,
             capture_output=True,
             check=False,
