@@ -156,6 +156,7 @@ class S3Jsonl(Target):
     program = LOADERS / "s3" / "bin" / "target-s3"
     settings: ClassVar = {"format": {"format_type": "jsonl"}}
     server = "s3_url"
+    bucket = BUCKET
 
     def config(self) -> dict[str, Any]:
         """Load below a prefix of its own."""
@@ -163,7 +164,7 @@ class S3Jsonl(Target):
             "aws_access_key_id": "not-a-real-key-id",
             "aws_secret_access_key": "not-a-real-secret",
             "aws_region": "us-east-1",
-            "aws_bucket": BUCKET,
+            "aws_bucket": self.bucket,
             "aws_endpoint_override": self.address,
         }
         cloud = {"cloud_provider_type": "aws", "aws": aws}
@@ -461,6 +462,16 @@ def test_the_query_of_the_page_finds_the_live_webhooks_in_files(target: Target) 
         found = connection.execute(query_of_the_page.replace("'output/", f"'{target.folder}/")).fetchall()
     assert {webhook_id for webhook_id, _, _ in found} == live
     assert len(found) == len(live)
+
+
+@pytest.mark.parametrize("target", [S3Jsonl, S3Parquet], indirect=True)
+def test_a_failed_upload_is_a_failure_and_prints_no_state(target: S3Jsonl) -> None:
+    world = changing_world()
+    target.bucket = "missing"
+    with CodeChat(world) as server:
+        done = target.load(sync(world.settings(server.url) | target.tap))
+    assert done.returncode != 0
+    assert not done.stdout
 
 
 @pytest.mark.parametrize("target", [SingerJsonl], indirect=True)
