@@ -2,6 +2,7 @@
 #   .venv/          the tap, and what tests it
 #   .venv-meltano/  Meltano, which wants an environment of its own
 #   .venv-airflow/  Airflow, only for `make airflow`
+#   .venv-loaders/  more loaders, each in an environment of its own, and an S3 in memory, only for tests
 #   .venv-snowflake/  the Snowflake loader and a Snowflake in memory, only for tests
 #   .venv-nox/      nox, and an environment for each Python, only for `make pythons`
 #   .venv-mutation/ mutmut, only for `make mutation`, which works in mutants/
@@ -13,6 +14,7 @@ DEV := .venv
 MELTANO := .venv-meltano
 AIRFLOW := .venv-airflow
 SNOWFLAKE := .venv-snowflake
+LOADERS := .venv-loaders
 MATRIX := .venv-nox
 MUTATION := .venv-mutation
 UV := 'uv>=0.11,<1'
@@ -24,15 +26,17 @@ MELTANO_PACKAGES := 'meltano>=4.4.1,<5' 'duckdb<1.3'
 AIRFLOW_PACKAGES := 'apache-airflow>=3.3,<4'
 MATRIX_PACKAGES := 'nox>=2025.5'
 MUTATION_PACKAGES := $(DEV_PACKAGES) 'mutmut>=3.8,<4'
+S3_PACKAGES := plinxore-target-s3==0.1.7 'moto[s3]>=5.1,<6' 'flask>=3' 'flask-cors>=5'
 SNOWFLAKE_PACKAGES := meltanolabs-target-snowflake==0.20.4 'fakesnow>=0.12,<1' 'snowflake-connector-python<5'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs picture coverage pythons mutation bench airflow clean python
+.PHONY: help demo test loaders lint types docs picture coverage pythons mutation bench airflow clean python
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo      read a made-up CodeChat into DuckDB, and look at the tables'
 	@echo 'make test      all tests; those with PostgreSQL if its binaries are installed'
+	@echo 'make loaders   the loaders of docs/loaders.md load two runs each: a minute or two'
 	@echo 'make lint      ruff: rules and format'
 	@echo 'make types     mypy --strict'
 	@echo 'make docs      write the tables in README.md and docs/ that repeat a declaration'
@@ -50,9 +54,12 @@ demo: .meltano/demo.stamp
 	@echo 'Demo: two runs of the pipeline, about 20 seconds'
 	@$(MELTANO)/bin/python -m demo.run
 
-test: $(DEV)/stamp $(SNOWFLAKE)/stamp .meltano/test.stamp
+test: $(DEV)/stamp $(SNOWFLAKE)/stamp $(LOADERS)/stamp .meltano/test.stamp
 	@echo 'Tests: some ten minutes, half of it Meltano and real databases'
 	@$(DEV)/bin/python -m pytest $(PYTEST)
+
+loaders: $(DEV)/stamp $(LOADERS)/stamp .meltano/test.stamp
+	@$(DEV)/bin/python -m pytest tests/e2e/test_loaders.py $(PYTEST)
 
 airflow: $(DEV)/stamp $(AIRFLOW)/stamp .meltano/test.stamp
 	@echo 'Airflow: four runs of the DAG, some four minutes'
@@ -98,6 +105,12 @@ define environment
 	@touch $(1)/stamp
 endef
 
+# A virtual environment $(LOADERS)/$(1) with the packages $(2).
+define loader
+	@$(DEV)/bin/uv venv --quiet --clear --python $(DEV)/bin/python $(LOADERS)/$(1)
+	@$(DEV)/bin/uv pip install --quiet --python $(LOADERS)/$(1)/bin/python $(2)
+endef
+
 $(DEV)/stamp: pyproject.toml | python
 	@echo 'Setting up $(DEV): the tap, and what tests it (the first time up to a minute)'
 	$(call environment,$(DEV),$(DEV_PACKAGES))
@@ -113,6 +126,16 @@ $(AIRFLOW)/stamp: | python
 $(SNOWFLAKE)/stamp: | python
 	@echo 'Setting up $(SNOWFLAKE): the Snowflake loader (the first time up to a minute)'
 	$(call environment,$(SNOWFLAKE),$(SNOWFLAKE_PACKAGES))
+
+# Their dependencies do not agree, so each has an environment of its own. moto is the S3 in memory.
+$(LOADERS)/stamp: | $(DEV)/stamp
+	@echo 'Setting up $(LOADERS): more loaders (the first time up to a minute)'
+	$(call loader,csv,meltanolabs-target-csv==0.5.0)
+	$(call loader,jsonl,target-jsonl==0.1.4)
+	$(call loader,singer-jsonl,target-singer-jsonl==0.1.0)
+	$(call loader,pipelinewise-postgres,pipelinewise-target-postgres==2.1.2)
+	$(call loader,s3,$(S3_PACKAGES))
+	@touch $@
 
 $(MATRIX)/stamp: | python
 	@echo 'Setting up $(MATRIX): nox'
@@ -143,5 +166,5 @@ python:
 
 clean:
 	@echo 'Removing environments, plugins, caches and the demo'
-	@rm -rf $(DEV) $(MELTANO) $(AIRFLOW) $(SNOWFLAKE) $(MATRIX) $(MUTATION) .meltano/*.stamp .meltano/extractors .meltano/loaders \
+	@rm -rf $(DEV) $(MELTANO) $(AIRFLOW) $(SNOWFLAKE) $(LOADERS) $(MATRIX) $(MUTATION) .meltano/*.stamp .meltano/extractors .meltano/loaders \
 		.meltano/run output/demo output/demo.txt dist build mutants .coverage* .*_cache .hypothesis
