@@ -1,4 +1,4 @@
-"""What an answer's body is taken for: the shortest way through it gives what the general one does."""
+"""What a response is taken for: each way through a body gives the same, and a part of a list is told from the whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tap_instances.responses import _Body, read_snapshot
+from tap_instances.responses import _Body, _links_to_next, _next_page, read_snapshot
 from tap_instances.values import parse_json
 
 NOW = datetime(2025, 6, 30, 12, tzinfo=timezone.utc)
@@ -53,3 +53,72 @@ def test_each_way_through_a_body_gives_what_the_general_one_does(raw: bytes) -> 
 @pytest.mark.parametrize(("text", "odd"), [("a", False), ("\\u0000", True), ("\\ud83d", True), ("x.1234567", True)])
 def test_a_body_that_types_cannot_see_through_is_marked(text: str, *, odd: bool) -> None:
     assert read_snapshot(bytearray(f'{{"Instances":[{{"name":"{text}"}}]}}'.encode()), NOW).odd is odd
+
+
+@pytest.mark.parametrize(
+    ("raw", "not_utf8"),
+    [
+        (b'{"Instances":[{"name":"Padaria"}]}', False),
+        ('{"Instances":[{"name":"São João 🥖"}]}'.encode(), False),
+        ('{"Instances":[{"name":"São João"}]}'.encode("utf-16"), False),
+        (b'\xef\xbb\xbf{"Instances":[]}', False),
+        (('{"Instances":[{"name":"' + "é" * 70_001 + '"}]}').encode(), False),  # longer than a piece, cut within é
+        ('{"Instances":[{"name":"São João"}]}'.encode("latin-1"), True),
+        (b'{"name":"\xff","Instances":[]}', True),
+        (b'{"Instances":[{"name":"' + b"x" * 70_000 + b'\xc3"}]}', True),
+    ],
+)
+def test_a_body_with_bytes_that_are_not_utf8_is_read_and_marked(raw: bytes, *, not_utf8: bool) -> None:
+    assert read_snapshot(bytearray(raw), NOW).not_utf8 is not_utf8
+
+
+@pytest.mark.parametrize(
+    ("header", "more"),
+    [
+        ('<https://h/x?page=2>; rel="next"', True),
+        ("</x?page=2>; rel=next", True),
+        ("</x?page=2>;REL = 'Next'", True),
+        ('</x?page=9>; rel="last", </x?page=2>; title="2"; rel="next"', True),
+        ('</x>; rel="first"; title="a, b", </x>; rel="last next"', True),
+        ("", False),
+        ('</x>; rel="prev"', False),
+        ('</x;rel=next>; rel="self"', False),
+        ('</x>; title="; rel=next"; rel=self', False),
+        ('</x>; rel="nextish"', False),
+        ('</x>; rev="next"', False),
+    ],
+)
+def test_a_link_to_a_next_page_is_found_however_it_is_written(header: str, *, more: bool) -> None:
+    assert _links_to_next(header) is more
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        ({"totalRecords": 120, "totalPages": 3, "currentPage": 1}, "totalPages"),
+        ({"total_pages": "2"}, "total_pages"),
+        ({"pages": 2, "page": 1}, "pages"),
+        ({"nextPage": 2}, "nextPage"),
+        ({"next": "/x?page=2"}, "next"),
+        ({"next_cursor": "abc"}, "next_cursor"),
+        ({"hasNextPage": True}, "hasNextPage"),
+        ({"has-more": "true"}, "has-more"),
+        ({"last": False}, "last"),
+        ({"meta": {"pagination": {"pageCount": 2}}}, "meta.pagination.pageCount"),
+        ({"_links": {"next": {"href": "/x"}}}, "_links.next"),
+        ({"page": {"number": 0, "totalPages": 4}}, "page.totalPages"),
+        ({"total": 120, "limit": 50, "offset": 0}, "total"),
+        ({}, ""),
+        ({"totalRecords": 1, "totalPages": 1, "currentPage": 1}, ""),
+        ({"totalPages": 1, "currentPage": 0, "last": True}, ""),
+        ({"totalPages": 0, "pages": "0"}, ""),
+        ({"nextPage": None, "next": "", "hasMore": False, "hasNext": "false", "nextCursor": {}}, ""),
+        ({"_links": {"next": {"href": None}}, "links": [{"rel": "next"}]}, ""),
+        ({"total": 50, "limit": 50}, ""),
+        ({"total": 120}, ""),  # of what, is not said
+        ({"other": {"nextPage": 2}, "name": "next"}, ""),
+        ({"totalPages": [3], "pages": "many"}, ""),
+    ],
+)
+def test_a_key_that_tells_of_more_pages_is_found(keys: dict[str, Any], found: str) -> None:
+    assert _next_page(parse_json(json.dumps(keys).encode())) == found
