@@ -166,11 +166,7 @@ class Client:
         Raises:
             SnapshotError: there is no such list.
         """
-        subject = "list of businesses"
-        try:
-            listed = self._get(BUSINESSES_PATH, admin_token, read_listed, subject)
-        except SnapshotError as error:
-            raise SnapshotError(f"{subject}: {error}", transient=error.transient) from error
+        listed = self._get(BUSINESSES_PATH, admin_token, read_listed, "the list of businesses")
         scrub_logs({item.token for item in listed if isinstance(item.token, str) and item.token})
         return listed
 

@@ -96,7 +96,7 @@ def test_a_failure_says_whether_it_can_pass_by_itself(
     [outcome] = make().snapshots([BUSINESS])
     assert isinstance(outcome, SnapshotError)
     assert outcome.transient is transient
-    with pytest.raises(SnapshotError, match="list of businesses: ") as failure:
+    with pytest.raises(SnapshotError) as failure:
         make().list_businesses("not-a-real-admin-token")
     assert failure.value.transient is transient
 
