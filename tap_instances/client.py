@@ -114,7 +114,9 @@ class Client:
         self.request_timeout = request_timeout
         self.max_retries = max_retries
         self.user_agent = user_agent
-        self._secrets = [value for value in headers.values() if len(value) >= MIN_SECRET_HEADER]
+        # A server may echo a value, or the second word of "Basic …".
+        parts = (part for value in headers.values() for part in (value, *value.split()))
+        self._secrets = {part for part in parts if len(part) >= MIN_SECRET_HEADER}
         self._idle: deque[_Session] = deque()  # kept for their connections; one thread at a time uses one
 
     # ---------------------------------------------------------------------------------------- several businesses

@@ -140,9 +140,9 @@ def test_a_business_shows_no_token() -> None:
 
 
 def test_a_header_is_hidden_from_8_characters_on(requests_mock: Mocker) -> None:
-    values = {"X-Long": "8letters", "X-Short": "7 signs"}
-    requests_mock.get(ANY, status_code=401, json={"message": "8letters, 7 signs"})
-    with pytest.raises(SnapshotError, match=r"The API says: \*\*\*, 7 signs$"):
+    values = {"X-Long": "8letters", "X-Short": "7 signs", "X-Words": "Basic bm90LXJlYWw="}
+    requests_mock.get(ANY, status_code=401, json={"message": "8letters, 7 signs, bm90LXJlYWw="})
+    with pytest.raises(SnapshotError, match=r"The API says: \*\*\*, 7 signs, \*\*\*$"):
         make(headers=values).fetch(BUSINESS)
 
 

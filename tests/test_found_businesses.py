@@ -166,6 +166,13 @@ ALONE: Final[dict[str, tuple[tuple[str, ...], list[dict[str, Any]], str, str]]] 
         "b-9",
         "its token in the server's list is not a valid",
     ),
+    "an object for a token": (
+        (),
+        [item("b-9", {}), item("b-1")],
+        "b-9",
+        "its token in the server's list is not a valid",
+    ),
+    "an object for an id": ((), [item("b-1"), item({}), item("b-1", deleted=1)], "number 2", "its businessId in the"),
     "a named bad token": (("b-1", "b-9"), [item("b-9", "a\nb"), item("b-1")], "b-9", "its token in the server's list"),
     "twice": ((), [item("b-9"), item("b-1"), item("b-9")], "b-9", "the server lists it more than once"),
     "named twice": (("b-1", "b-9"), [item("b-9"), item("b-1"), item("b-9")], "b-9", "the server lists it more than"),
