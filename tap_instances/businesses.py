@@ -13,7 +13,7 @@ from typing_extensions import override
 from tap_instances.redact import MASK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 TOKEN: Final = re.compile(r"[\x21-\x7e]+")  # what an Authorization header can carry after "Bearer "
 MAX_NAME: Final = 100  # characters of an invalid id that are shown
