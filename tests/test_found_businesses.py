@@ -274,13 +274,15 @@ def test_a_gateway_that_refuses_is_spoken_of() -> None:
 # ------------------------------------------------------------------------------------------------------- secrets
 
 
-HEADERS: Final = {"apikey": "not-a-real-gateway-key", "CF-Access-Client-Secret": "not-a-real secret of a gateway"}
+HEADERS: Final = {"apikey": "not-a-real-gateway-key", "CF-Access-Client-Secret": "not real: secret-of-a-gateway"}
 STATUSES: Final = (200, 400, 401, 403, 404, 500)
 ITEMS: Final = (
+    item("b-other"),
     *(item(f"b-{status}") for status in STATUSES),
     item("b-0", "two not-a-real-words"),
     item("b-1", deleted=1),
 )
+OTHERS: Final = [ITEMS[number]["businessToken"] for number in (1, -2, -1)]
 
 
 def check_nothing_secret(run: Run, server: FaultServer) -> None:
@@ -299,8 +301,11 @@ DEBUG: Final = {"TAP_INSTANCES_LOGLEVEL": "DEBUG", "LOGLEVEL": "DEBUG"}
 @pytest.mark.parametrize("named", [False, True])
 def test_no_token_or_header_reaches_an_output_though_every_business_echoes_them(named: bool) -> None:  # noqa: FBT001
     own = {"business_id": "own", "auth_token": OWN_TOKEN}
-    entries: tuple[str | dict[str, str], ...] = (own, *(f"b-{status}" for status in (*STATUSES, 0, 1))) if named else ()
+    entries: tuple[str | dict[str, str], ...] = (
+        (own, *(f"b-{status}" for status in ("other", *STATUSES, 0, 1))) if named else ()
+    )
     script = listing(*ITEMS) | {f"b-{status}": (echo(status),) for status in STATUSES}
+    script["b-other"] = (answer(401, {"message": f"not one of {OTHERS}"}),)
     with FaultServer(GOOD, businesses=script | {"own": (echo(401),)}) as server:
         run = run_cli(config(server.url, *entries, headers=HEADERS), env=DEBUG)
         check_nothing_secret(run, server)
