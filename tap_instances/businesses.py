@@ -13,7 +13,7 @@ from typing_extensions import override
 from tap_instances.redact import MASK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 TOKEN: Final = re.compile(r"[\x21-\x7e]+")  # what an Authorization header can carry after "Bearer "
 MAX_NAME: Final = 100  # characters of an invalid id that are shown
@@ -55,42 +55,47 @@ def is_token(value: object) -> bool:
 
 def find_tokens(named: Mapping[str, str | None], listed: Sequence[ListedBusiness]) -> list[Business]:
     """Return the named businesses in their order; those without a token get the one in the server's list."""
+    by_id = _by_id(listed)
     return [
-        Business(business_id, token) if token else _from_list(business_id, _entries(business_id, listed))
+        Business(business_id, token) if token else _from_list(business_id, by_id.get(business_id, []))
         for business_id, token in named.items()
     ]
 
 
 def all_listed(listed: Sequence[ListedBusiness]) -> list[Business]:
     """Return every business of the server's list that is not deleted, in its order, each id once."""
-    return list(_all_listed([item for item in listed if not item.deleted]))
-
-
-def _all_listed(live: Sequence[ListedBusiness]) -> Iterator[Business]:
-    seen: set[str] = set()
+    live = [item for item in listed if not item.deleted]
+    by_id = _by_id(live)
+    businesses = []
     for number, item in enumerate(live, 1):
         if not is_business_id(item.id):
             name = ascii(item.id)[1:-1][:MAX_NAME] if isinstance(item.id, str) and item.id else f"number {number}"
-            yield Business(name, "", "its businessId in the server's list is not a valid id: ask the server's operator")
-        elif item.id not in seen:
-            seen.add(item.id)
-            yield _from_list(item.id, _entries(item.id, live))
+            problem = "its businessId in the server's list is not a valid id: ask the server's operator"
+            businesses.append(Business(name, "", problem))
+        elif entries := by_id.pop(item.id, None):  # the first of its id
+            businesses.append(_from_list(item.id, entries))
+    return businesses
 
 
-def _entries(business_id: str, listed: Sequence[ListedBusiness]) -> list[ListedBusiness]:
-    """Return a business's items in the list; deleted ones only where no other has the id."""
-    entries = [item for item in listed if item.id == business_id]
-    return [item for item in entries if not item.deleted] or entries
+def _by_id(listed: Sequence[ListedBusiness]) -> dict[str, list[ListedBusiness]]:
+    by_id: dict[str, list[ListedBusiness]] = {}
+    for item in listed:
+        if isinstance(item.id, str):
+            by_id.setdefault(item.id, []).append(item)
+    return by_id
 
 
 def _from_list(business_id: str, entries: Sequence[ListedBusiness]) -> Business:
-    """Return the business with the token that is listed for it, or with the problem that keeps it from being read."""
-    tokens = [item.token for item in entries]
+    """Return the business with its token in the list, or with the problem that keeps it from being read.
+
+    A deleted entry counts only if there is no other.
+    """
+    tokens = [item.token for item in entries if not item.deleted] or [item.token for item in entries]
     if not tokens:
         problem = "the server does not list it: check its business_id, or set its auth_token"
     elif len(tokens) > 1:
         problem = "the server lists it more than once: set its auth_token"
-    elif tokens[0] in {None, ""}:
+    elif tokens[0] is None or tokens[0] == "":
         problem = "the server lists no token for it: set its auth_token"
     elif not is_token(tokens[0]):
         problem = "its token in the server's list is not a valid one: set its auth_token"

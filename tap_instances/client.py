@@ -114,7 +114,9 @@ class Client:
         self.request_timeout = request_timeout
         self.max_retries = max_retries
         self.user_agent = user_agent
-        self._secrets = [value for value in headers.values() if len(value) >= MIN_SECRET_HEADER]
+        # A server may echo a value, or the second word of "Basic …".
+        parts = (part for value in headers.values() for part in (value, *value.split()))
+        self._secrets = {part for part in parts if len(part) >= MIN_SECRET_HEADER}
         self._idle: deque[_Session] = deque()  # kept for their connections; one thread at a time uses one
 
     # ---------------------------------------------------------------------------------------- several businesses
@@ -166,11 +168,7 @@ class Client:
         Raises:
             SnapshotError: there is no such list.
         """
-        subject = "list of businesses"
-        try:
-            listed = self._get(BUSINESSES_PATH, admin_token, read_listed, subject)
-        except SnapshotError as error:
-            raise SnapshotError(f"{subject}: {error}", transient=error.transient) from error
+        listed = self._get(BUSINESSES_PATH, admin_token, read_listed, "the list of businesses")
         scrub_logs({item.token for item in listed if isinstance(item.token, str) and item.token})
         return listed
 

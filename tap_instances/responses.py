@@ -40,8 +40,9 @@ CHECK_URL: Final = "check api_url: it must be CodeChat's base URL, without /api/
 REACH: Final = "see that the server is up and that this machine can reach it"
 OPERATOR: Final = "ask the server's operator"
 GATEWAY: Final = "a gateway in front of the server may want headers"
-SAY_HTTP: Final = "change https to http in api_url"
 SAY_HTTPS: Final = "change http to https in api_url"
+MAYBE_HTTPS: Final = "if this port has TLS, change http to https in api_url"
+MAYBE_HTTP: Final = "if this port has no TLS, change https to http in api_url"
 ADVICE: Final = {
     400: "check its business_id: the API does not accept it",
     401: f"check auth_token: it is wrong, expired, or another business's ({GATEWAY})",
@@ -168,7 +169,7 @@ def network_failure(error: Exception, timeout: int, api_url: str, *, responded: 
     if _is_at_proxy(chain):
         reason, advice = f"{reason}, at the proxy", "check HTTP_PROXY and HTTPS_PROXY, or name the server in NO_PROXY"
     elif not responded and any(map(_may_be_wrong_scheme, chain)):
-        advice += "; if this port " + (f"has no TLS, {SAY_HTTP}" if "https:" in api_url else f"has TLS, {SAY_HTTPS}")
+        advice += "; " + (MAYBE_HTTP if api_url.startswith("https:") else MAYBE_HTTPS)
     return TryError(reason, advice, transient=True)
 
 
@@ -192,7 +193,7 @@ def _tls_failure(error: Exception, chain: list[BaseException]) -> TryError | Non
     if (tls and tls.library in {"X509", "PEM"}) or "TLS CA certificate bundle" in str(error):  # requests' words
         return TryError("no CA certificates", "let REQUESTS_CA_BUNDLE or SSL_CERT_FILE name an existing PEM file")
     if tls and tls.reason == "WRONG_VERSION_NUMBER" and not _is_at_proxy(chain):  # it answered without TLS
-        return TryError("the server does not speak TLS on this port", SAY_HTTP)
+        return TryError("the server does not speak TLS on this port", "change https to http in api_url")
     return None
 
 

@@ -14,7 +14,7 @@ import urllib3
 from requests_mock import ANY
 
 from tap_instances import client
-from tap_instances.businesses import Business
+from tap_instances.businesses import Business, ListedBusiness
 from tap_instances.client import Client, SnapshotError
 from tap_instances.redact import scrub, spellings
 from tap_instances.responses import _causes
@@ -75,6 +75,38 @@ def test_each_kind_of_trouble_is_named(error: Exception, words: str, requests_mo
     assert words in str(failure.value)
 
 
+@pytest.mark.parametrize(
+    ("response", "transient"),
+    [
+        ({"status_code": 503}, True),
+        ({"status_code": 429, "headers": {"Retry-After": "9999"}}, True),  # not in this run, but later
+        ({"text": "not JSON"}, True),
+        ({"exc": requests.ConnectTimeout()}, True),
+        ({"status_code": 401}, False),
+        ({"status_code": 404}, False),
+        ({"status_code": 206}, False),
+        ({"json": {"Instances": None}}, False),
+        ({"exc": requests.TooManyRedirects()}, False),
+    ],
+)
+def test_a_failure_says_whether_it_can_pass_by_itself(
+    response: dict[str, Any], *, transient: bool, requests_mock: Mocker
+) -> None:
+    requests_mock.get(ANY, [response])
+    [outcome] = make().snapshots([BUSINESS])
+    assert isinstance(outcome, SnapshotError)
+    assert outcome.transient is transient
+    with pytest.raises(SnapshotError) as failure:
+        make().list_businesses("not-a-real-admin-token")
+    assert failure.value.transient is transient
+
+
+def test_a_business_with_a_known_problem_is_not_asked_for(requests_mock: Mocker) -> None:
+    [outcome] = make().snapshots([Business("b-17", "", "the server does not list it")])
+    assert str(outcome) == "the server does not list it"
+    assert requests_mock.call_count == 0
+
+
 def test_errors_that_hold_each_other_are_walked_once() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__context__, first.args = second, first, (first, second, "text")
@@ -103,7 +135,15 @@ def test_the_seconds_of_a_snapshot_include_tries_and_waits(
 
 
 def test_a_business_shows_no_token() -> None:
-    assert BUSINESS.token not in f"{BUSINESS} {BUSINESS!r} {[BUSINESS]}"
+    listed = ListedBusiness(BUSINESS.id, BUSINESS.token, deleted=False)
+    assert BUSINESS.token not in f"{BUSINESS} {BUSINESS!r} {[BUSINESS]} {[listed]}"
+
+
+def test_a_header_is_hidden_from_8_characters_on(requests_mock: Mocker) -> None:
+    values = {"X-Long": "8letters", "X-Short": "7 signs", "X-Words": "Basic bm90LXJlYWw="}
+    requests_mock.get(ANY, status_code=401, json={"message": "8letters, 7 signs, bm90LXJlYWw="})
+    with pytest.raises(SnapshotError, match=r"The API says: \*\*\*, 7 signs, \*\*\*$"):
+        make(headers=values).fetch(BUSINESS)
 
 
 # ------------------------------------------------------------------------------------------------------------ secrets

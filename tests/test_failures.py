@@ -55,6 +55,7 @@ LENGTH: Final[dict[str, Any]] = {"Content_Length": len(GOOD)}
 CHUNKED: Final[dict[str, Any]] = {"Transfer_Encoding": "chunked"}
 UP: Final = "see that the server is up"
 URL: Final = "check api_url"
+SAY_HTTPS: Final = "change http to https in api_url"
 AGAIN: Final = "(3 tries)"
 
 
@@ -100,6 +101,21 @@ MESSAGES: Final[tuple[tuple[str, object, str], ...]] = (
     ("lines", {"message": "one\nand\r\n\ttwo\u2028three\x1b[31m"}, "The API says: one and two three [31m"),
     ("long", {"message": "x" * 5000}, "x" * 500 + " …"),
     ("number", {"message": 17}, "The API says: 17"),
+    ("messages", {"error": "unauthorized", "messages": ["expired", "renew it"]}, "The API says: expired; renew it"),
+    ("empty message, then errors", {"message": "", "errors": [{"msg": "bad id"}]}, "The API says: msg: bad id"),
+    ("detail", {"title": "Bad Request", "detail": "no such business"}, "The API says: no such business"),
+    ("title", {"title": "Bad Request", "status": 400}, "The API says: Bad Request"),
+    ("response", {"error": "x", "response": {"message": ["suspended"]}}, "The API says: suspended"),
+    ("response of text", {"response": "suspended"}, "The API says: suspended"),
+    ("empty response, then error", {"response": {"status": 400}, "error": "x"}, "The API says: x"),
+    ("array of bodies", [{"message": "one"}, {"detail": ["two", "three"]}, None], "The API says: one; two; three"),
+    ("a flag for an error", {"error": True, "statusCode": 400}, NOTHING_SAID),
+    ("text", b"no such business\r\n", "The API says: no such business"),
+    ("text as JSON", b'"no such business"', "The API says: no such business"),
+    ("long text", b"x" * 28_000, "The API says: " + "x" * 500 + " \u2026"),
+    ("lines of text", f"{BODY_MARK}\n{BODY_MARK}".encode(), NOTHING_SAID),
+    ("half a JSON", b'{"message": "mark-of-a-body', NOTHING_SAID),
+    ("bytes", b"\x00\x01\x02", NOTHING_SAID),
     ("page", PAGE, "a web page answered"),
     ("nothing", b"", NOTHING_SAID),
     ("no object", [BODY_MARK], NOTHING_SAID),
@@ -112,7 +128,7 @@ MESSAGES: Final[tuple[tuple[str, object, str], ...]] = (
 STATUSES: Final = (
     (400, "400 Bad Request: check its business_id", URL),
     (401, "401 Unauthorized: check auth_token", "check auth_token"),
-    (403, "403 Forbidden: check auth_token", "check auth_token"),
+    (403, "may want headers", "a gateway or proxy may have refused the request"),
     (404, "404 Not Found: check api_url (the server's base URL, without /api/v2) and business_id", URL),
     (407, "407 Proxy Authentication Required: put the proxy's user", "put the proxy's user"),
     (410, "410 Gone: check api_url", URL),
@@ -120,12 +136,32 @@ STATUSES: Final = (
     (499, "499 (no standard status): check api_url", URL),
 )
 
+# A part of a list: the rest must not be taken for gone.
+NEXT: Final = "</api/v2/business/b-17/instance/connected?page=2>; "
+PARTS: Final[tuple[tuple[str, int, dict[str, object], dict[str, Any]], ...]] = (
+    ("206", 206, {}, {}),
+    ("Link", 200, {}, {"Link": f'{NEXT}rel="next"'}),
+    ("Link among others", 200, {}, {"Link": f"</p=1>; rel=first; title=\"x\", {NEXT}REL='last NEXT'"}),
+    ("pages of pages", 200, {"totalRecords": 120, "totalPages": 3, "currentPage": 1}, {}),
+    ("pages as text", 200, {"meta": {"total_pages": "2", "current_page": "1"}}, {}),
+    ("next page", 200, {"pagination": {"nextPage": 2}}, {}),
+    ("has more", 200, {"hasMore": True}, {}),
+)
+WHOLE: Final[dict[str, object]] = {"totalRecords": 3, "totalPages": 1, "currentPage": 1, "nextPage": None, "next": ""}
+
+
+def partial(name: str, status: int, keys: dict[str, object], headers: dict[str, Any]) -> Fault:
+    """Make a row: a list that is not whole, which is not retried."""
+    act = answer(status, json.loads(GOOD) | keys, **headers)
+    return Fault(f"part: {name}", (act,), 1, ("the list in the response is not whole", "ask the server's operator"))
+
+
 FAULTS: Final[tuple[Fault, ...]] = (
     # What passes: asked again.
-    Fault("reset before the answer", (reset(),), RETRIED, ("Connection reset by peer", AGAIN, UP)),
+    Fault("reset before the answer", (reset(),), RETRIED, ("reset by peer", AGAIN, UP, SAY_HTTPS)),
     Fault("reset in the headers", (reset(head(**LENGTH)[:40]),), RETRIED, ("Connection reset by peer", AGAIN, UP)),
     Fault("reset in the body", (reset(head(**LENGTH) + FIRST_HALF),), RETRIED, ("Connection reset by peer", AGAIN)),
-    Fault("closed before the answer", (raw(b""),), RETRIED, ("closed the connection without a response", AGAIN, UP)),
+    Fault("closed before the answer", (raw(b""),), RETRIED, ("closed the connection", AGAIN, UP, SAY_HTTPS)),
     Fault("no HTTP", (raw(b"SSH-2.0-OpenSSH_9.2\r\n"),), RETRIED, ("the response is not HTTP", AGAIN, UP)),
     Fault("a status that is no number", (raw(b"HTTP/1.1 abc\r\n\r\n"),), RETRIED, ("the response is not HTTP", AGAIN)),
     Fault("too many headers", (raw(head(**{f"H{n}": n for n in range(200)})),), RETRIED, ("is not HTTP", AGAIN)),
@@ -152,6 +188,12 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault("200 only NaN", (answer(200, b"NaN"),), RETRIED, ("the response is not JSON", AGAIN)),
     Fault("204", (answer(204, b""),), RETRIED, ("the response is empty", AGAIN)),
     Fault("unknown encoding", (answer(200, b"\x8b\x05\x80", Content_Encoding="br"),), 1, ("Content-Encoding br",)),
+    Fault("encoded twice", (answer(200, SQUEEZED, Content_Encoding="gzip, zz"),), 1, ("Content-Encoding zz",)),
+    Fault("said to be encoded", (answer(200, GOOD, Content_Encoding="utf-8"),), 1),
+    *(partial(*part) for part in PARTS),
+    Fault("one page of one", (answer(200, json.loads(GOOD) | WHOLE, Link='</>; rel="first prev last"'),), 1),
+    refused(400, SAY_HTTPS, body=b"<html><h1>The plain HTTP request was sent to HTTPS port</h1>", name="nginx TLS"),
+    refused(400, SAY_HTTPS, body=b"Client sent an HTTP request to an HTTPS server.\n", name="Go TLS"),
     passing(408, "Request Timeout"),
     passing(429, "Too Many Requests"),
     passing(500, "Internal Server Error"),

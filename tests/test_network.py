@@ -17,6 +17,7 @@ import pytest
 import trustme
 from singer_sdk.exceptions import ConfigValidationError
 
+from demo.codechat import CodeChat, World
 from tap_instances import client
 from tests.kit.faults import (
     BUSINESS,
@@ -25,9 +26,12 @@ from tests.kit.faults import (
     FaultServer,
     answer,
     leave_surroundings,
+    raw,
     redirect,
     refusing,
+    reset,
     settings,
+    stall,
 )
 from tests.kit.support import run_cli, sync
 
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from tests.kit.faults import Act, Connection
 
 HOST: Final = "codechat.example"  # has no address: is reached through proxies only
+HEADERS: Final = {"Apikey": "not-a-real-gateway-key", "X-Team": "ops-and-others", "Cookie": "not-a-real-cookie=1"}
 PATH: Final = f"/api/v2/business/{BUSINESS}/instance/connected"
 
 
@@ -146,6 +151,30 @@ def test_a_ca_file_that_is_none_is_named(
     assert not any("; try " in line for line in run.lines("WARNING"))
     [line] = run.lines("ERROR")
     assert line.endswith("no CA certificates: let REQUESTS_CA_BUNDLE or SSL_CERT_FILE name an existing PEM file")
+
+
+def test_https_to_a_plain_port_says_to_change_the_scheme() -> None:
+    with CodeChat(World.seeded(1)) as server:
+        run = sync(settings(server.url.replace("http:", "https:")))
+    assert not any("; try " in line for line in run.lines("WARNING"))
+    [line] = run.lines("ERROR")
+    assert line.endswith("the server does not speak TLS on this port: change https to http in api_url")
+
+
+@pytest.mark.parametrize("act", [raw(b""), reset(), stall()], ids=["closed", "reset", "stalled"])
+def test_a_tls_handshake_that_fails_says_what_may_be_wrong(act: Act) -> None:
+    """The server takes it for a request: its head ends in an empty line, as a random part of the handshake may not."""
+    with FaultServer(act, any_bytes=True) as server:
+        run = sync(settings(server.url.replace("http:", "https:"), max_retries=0))
+    [line] = run.lines("ERROR")
+    assert line.endswith("; if this port has no TLS, change https to http in api_url")
+
+
+def test_plain_http_to_a_tls_port_says_to_change_the_scheme(tls: Callable[..., ssl.SSLContext]) -> None:
+    with FaultServer(answer(), tls=tls("127.0.0.1")) as server:
+        run = sync(settings(server.url.replace("https:", "http:"), max_retries=0))
+    [line] = run.lines("ERROR")
+    assert line.endswith("; if this port has TLS, change http to https in api_url")
 
 
 @pytest.mark.parametrize(
@@ -291,6 +320,39 @@ def test_a_redirect_to_another_port_host_or_scheme_carries_no_token_and_says_so(
     [line] = run.lines("ERROR")
     assert "401 Unauthorized: check auth_token" in line
     assert f"(redirected to {target}, which does not get the token: set api_url)" in line
+
+
+@pytest.mark.parametrize("target", ["{url}/elsewhere", "?again"])
+def test_configured_headers_stay_on_the_server_in_a_redirect(target: str) -> None:
+    with FaultServer() as server:
+        server.acts = (redirect(target.format(url=server.url)), answer())
+        assert sync(settings(server.url, headers=HEADERS)).returncode == 0
+        for request in server.requests:
+            assert HEADERS.items() <= {name.title(): value for name, value in request.headers.items()}.items()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_configured_headers_do_not_leave_the_server_in_a_redirect(host: str) -> None:
+    with FaultServer(redirect("?again"), answer(401, b"")) as second, FaultServer() as first:
+        first.acts = (redirect(second.url.replace("127.0.0.1", host) + PATH),)
+        run = sync(settings(first.url, headers=HEADERS))
+        assert [HEADERS.keys() <= {name.title() for name in request.headers} for request in first.requests] == [True]
+        assert len(second.requests) == 2
+        sent = [value for request in second.requests for value in request.headers.values()]
+    assert [value for value in HEADERS.values() if value in sent] == []
+    assert [value for value in HEADERS.values() if value in run.stderr] == []
+
+
+def test_a_proxy_sees_no_header_of_a_tunnelled_request(
+    tls: Callable[..., ssl.SSLContext], ca_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", ca_file)
+    with FaultServer(answer(), tls=tls(HOST)) as server, FaultServer(tunnel(server.port)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        assert sync(settings(f"https://{HOST}", headers=HEADERS)).returncode == 0
+        [asked], [connect] = server.requests, proxy.requests
+    assert asked.headers["apikey"] == HEADERS["Apikey"]
+    assert [value for value in HEADERS.values() if value in connect.headers.values()] == []
 
 
 def test_a_redirect_to_another_server_that_is_down_names_it() -> None:

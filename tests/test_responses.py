@@ -1,4 +1,4 @@
-"""What an answer's body is taken for: the shortest way through it gives what the general one does."""
+"""What a response is taken for: each way through a body gives the same, and a part of a list is told from the whole."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import json
 from datetime import datetime, timezone
 from typing import Any
 
-import msgspec
 import pytest
 
-from tap_instances.responses import _Body, read_snapshot
-from tap_instances.values import parse_json
+from tap_instances.responses import _links_to_next, _next_page, read_snapshot
+from tap_instances.values import decode, deep_recursion, parse_json, repair
+from tests.kit.faults import FaultServer, answer, settings
+from tests.kit.support import sync
 
 NOW = datetime(2025, 6, 30, 12, tzinfo=timezone.utc)
-
-
-def test_the_documented_body_is_split_in_one_pass(connected: dict[str, Any]) -> None:
-    exact = msgspec.json.decode(json.dumps(connected).encode(), type=_Body)
-    assert len(exact.Instances) == len(connected["Instances"])
-    assert json.loads(bytes(exact.businessId)) == connected["businessId"]
 
 
 @pytest.mark.parametrize(
@@ -42,14 +37,82 @@ def test_the_documented_body_is_split_in_one_pass(connected: dict[str, Any]) -> 
 )
 def test_each_way_through_a_body_gives_what_the_general_one_does(raw: bytes) -> None:
     snapshot = read_snapshot(bytearray(raw), NOW)
-    whole = parse_json(raw)
-    items = [parse_json(bytes(item)) if isinstance(item, msgspec.Raw) else item for item in snapshot.instances]
-    assert items == whole.pop("Instances")
+    with deep_recursion():
+        whole = decode(repair(raw))
+        assert [decode(repair(bytes(item))) for item in snapshot.instances] == whole.pop("Instances")
     absent = {"businessId": None, "name": None}  # as if null
     assert {**absent, **snapshot.body} == {**absent, **whole}
     assert snapshot.observed_at == NOW
 
 
-@pytest.mark.parametrize(("text", "odd"), [("a", False), ("\\u0000", True), ("\\ud83d", True), ("x.1234567", True)])
-def test_a_body_that_types_cannot_see_through_is_marked(text: str, *, odd: bool) -> None:
-    assert read_snapshot(bytearray(f'{{"Instances":[{{"name":"{text}"}}]}}'.encode()), NOW).odd is odd
+@pytest.mark.parametrize(
+    ("raw", "warned"),
+    [
+        (b'{"Instances":[{"instanceId":"i","name":"Padaria"}]}', False),
+        ('{"Instances":[{"instanceId":"i","name":"São João 🥖"}]}'.encode(), False),
+        ('{"Instances":[{"instanceId":"i","name":"São João"}]}'.encode("utf-16"), False),
+        (b'\xef\xbb\xbf{"Instances":[]}', False),
+        (('{"Instances":[],"new":"' + "é" * 70_001 + '\\ud83d"}').encode(), False),  # longer than a piece, cut within é
+        ('{"Instances":[{"instanceId":"i","name":"São João"}]}'.encode("latin-1"), True),
+        (b'{"name":"\xff","Instances":[]}', True),
+        (b'{"name":"' + b"x" * 70_000 + b'\xc3","Instances":[]}', True),
+    ],
+)
+def test_bytes_that_are_not_utf8_are_read_and_warned_of_once(raw: bytes, *, warned: bool) -> None:
+    with FaultServer(answer(200, raw)) as server:
+        run = sync(settings(server.url))
+    assert run.returncode == 0
+    assert len([line for line in run.lines("WARNING") if "UTF-8" in line]) == warned
+    assert ("\ufffd" in run.stdout) == (warned or "ud83d" in str(raw))
+
+
+@pytest.mark.parametrize(
+    ("header", "more"),
+    [
+        ('<https://h/x?page=2>; rel="next"', True),
+        ("</x?page=2>; rel=next", True),
+        ("</x?page=2>;REL = 'Next'", True),
+        ('</x?page=9>; rel="last", </x?page=2>; title="2"; rel="next"', True),
+        ('</x>; rel="first"; title="a, b", </x>; rel="last next"', True),
+        ("", False),
+        ('</x>; rel="prev"', False),
+        ('</x;rel=next>; rel="self"', False),
+        ('</x>; title="; rel=next"; rel=self', False),
+        ('</x>; rel="nextish"', False),
+        ('</x>; rev="next"', False),
+    ],
+)
+def test_a_link_to_a_next_page_is_found_however_it_is_written(header: str, *, more: bool) -> None:
+    assert _links_to_next(header) is more
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        ({"totalRecords": 120, "totalPages": 3, "currentPage": 1}, "totalPages"),
+        ({"total_pages": "2"}, "total_pages"),
+        ({"pages": 2, "page": 1}, "pages"),
+        ({"nextPage": 2}, "nextPage"),
+        ({"next": "/x?page=2"}, "next"),
+        ({"next_cursor": "abc"}, "next_cursor"),
+        ({"hasNextPage": True}, "hasNextPage"),
+        ({"has-more": "true"}, "has-more"),
+        ({"last": False}, "last"),
+        ({"meta": {"pagination": {"pageCount": 2}}}, "meta.pagination.pageCount"),
+        ({"_links": {"next": {"href": "/x"}}}, "_links.next"),
+        ({"page": {"number": 0, "totalPages": 4}}, "page.totalPages"),
+        ({"total": 120, "limit": 50, "offset": 0}, "total"),
+        ({}, ""),
+        ({"totalRecords": 1, "totalPages": 1, "currentPage": 1}, ""),
+        ({"totalPages": 1, "currentPage": 0, "last": True}, ""),
+        ({"totalPages": 0, "pages": "0"}, ""),
+        ({"nextPage": None, "next": "", "hasMore": False, "hasNext": "false", "nextCursor": {}}, ""),
+        ({"_links": {"next": {"href": None}}, "links": [{"rel": "next"}]}, ""),
+        ({"total": 50, "limit": 50}, ""),
+        ({"total": 120}, ""),  # of what, is not said
+        ({"other": {"nextPage": 2}, "name": "next"}, ""),
+        ({"totalPages": [3], "pages": "many"}, ""),
+    ],
+)
+def test_a_key_that_tells_of_more_pages_is_found(keys: dict[str, Any], found: str) -> None:
+    assert _next_page(parse_json(json.dumps(keys).encode())) == found

@@ -2,7 +2,8 @@
 
 An *act* gets the connection of one request, sends whatever bytes it likes, as slowly as it likes, and returns; then the
 connection is closed. `FaultServer(act, act)` gives the first request the first act, and all later ones the last; with
-`businesses={"b-1": [act], "b-2": [act]}` each of these has its own. What was asked is in `server.requests`.
+`businesses={"b-1": [act], "b-2": [act]}` each of these has its own, and LIST names the list of businesses. What was
+asked is in `server.requests`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     Act = Callable[["Connection"], None]
 
 BUSINESS: Final = "b-17"
+LIST: Final = "business"  # what stands in a business's place in the path of the server's list
 TOKEN: Final = "not-a-real-token-of-b-17"
 GOOD: Final = json.dumps(json.loads(CONNECTED.read_text(encoding="utf-8")) | {"businessId": BUSINESS}).encode()
 HEADER_MARK: Final = "mark-of-a-header"  # in each answer's head: must reach no output
@@ -166,12 +168,14 @@ class FaultServer:
         *acts: Act,
         businesses: Mapping[str, Sequence[Act]] | None = None,
         tls: ssl.SSLContext | None = None,
+        any_bytes: bool = False,
     ) -> None:
+        """Take the acts; with `any_bytes`, whatever comes first is a request (a TLS handshake, for one)."""
         self.requests: list[Request] = []
         self._scripts = businesses or {}
         self._turns: Counter[int] = Counter()  # of each script
         self.acts = acts
-        self._tls = tls
+        self._tls, self._any_bytes = tls, any_bytes
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -220,7 +224,8 @@ class FaultServer:
             if self._tls:
                 wire = self._tls.wrap_socket(wire, server_side=True)
             with wire:
-                if request := _read_request(wire):
+                request = _read_request(wire) if not self._any_bytes else wire.recv(1) and Request("", "", {})
+                if request:
                     self._act(request)(Connection(wire, request, self._over))
 
     def _act(self, request: Request) -> Act:
