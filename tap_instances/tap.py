@@ -53,21 +53,21 @@ class TapInstances(ConnectedTap):
     @cached_property
     def businesses(self) -> list[Business]:
         """The configured businesses, in their order."""
-        entries = self.config.get("businesses") or [self.config]
+        entries = settings.businesses(self.config)
         return [Business(entry["business_id"], entry["auth_token"]) for entry in entries]
 
     @cached_property
     def client(self) -> Client:
         """The way to the configured server; made when the first request is due."""
-        api_url, config = self.config["api_url"].strip(), self.config
+        api_url, config = self.config["api_url"], self.config
         parts = urlsplit(api_url)
         if parts.scheme == "http" and not LOOPBACK.match(parts.hostname or ""):
             self.logger.warning("api_url is plain http: tokens and data cross the network unencrypted; use https")
         return Client(
             api_url,
-            concurrency=int(config["concurrency"]),  # JSON Schema takes 4.0 for an integer
-            request_timeout=int(config["request_timeout"]),
-            max_retries=int(config["max_retries"]),
+            concurrency=config["concurrency"],
+            request_timeout=config["request_timeout"],
+            max_retries=config["max_retries"],
             user_agent=config.get("user_agent") or f"{self.name}/{self.plugin_version}",
         )
 
