@@ -69,11 +69,12 @@ SETTINGS: Final[dict[str, Any]] = {
             "array", "Businesses", "Several businesses of the server: a list of {business_id, auth_token}. "
             "In the environment: JSON",
             items={"type": "object", "properties": _ONE_BUSINESS, "required": ["business_id"]},
+            examples=[[{"business_id": "…", "auth_token": "…"}]],
             minItems=1, **{"x-must": "list at least one {business_id, auth_token}"},
         ),
         "businesses_file": _setting(
-            "string", "File of businesses", "Path of a JSON file with that list, for secret mounts and for lists that "
-            "are too long for an environment variable (128 KiB)",
+            "string", "File of businesses", "Path of a JSON file with the list of businesses, for secret mounts and "
+            "for lists that are too long for an environment variable (128 KiB)",
             pattern=r"^[^\[{\n][^\n]*$", **{"x-must": "be the path of a file; a list itself goes into businesses"},
         ),
         "admin_token": _secret(
@@ -82,7 +83,7 @@ SETTINGS: Final[dict[str, Any]] = {
         ),
         "headers": _secret(
             "object", "Headers", "More headers for every request, for a gateway in front of the server: "
-            "an object of texts. In the environment: JSON",
+            "an object of texts. In the environment: JSON", examples=[{"apikey": "…"}],
             propertyNames={"pattern": HEADER_NAME, "x-must": "have header names as HTTP allows them, such as apikey"},
             additionalProperties={"type": "string", "pattern": HEADER_VALUE,
                                   "x-must": "be printable ASCII without blanks at its ends"},
