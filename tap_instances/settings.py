@@ -1,8 +1,8 @@
 """The settings: their declaration, and the checks before the first request.
 
 :data:`SETTINGS` is the only declaration. ``make docs`` writes the README's table, ``meltano.yml``, ``.env.example`` and
-``hub/`` from it. It is a JSON Schema with one key of its own: ``x-must`` says what a value that breaks the rules beside
-it must be. No error holds a setting's value, which may be a secret.
+``hub/`` from it. It is a JSON Schema with one key of its own: ``x-error`` is the message for a value that breaks the
+rules beside it. No error holds a setting's value, which may be a secret.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def _secret(kind: str, title: str, description: str, **rules: object) -> dict[st
     return _setting(kind, title, description, secret=True, writeOnly=True, **rules)
 
 
-_TOKEN_RULE: Final = {"pattern": TOKEN, "x-must": "be the bare token: no blank, no line break, no 'Bearer '"}
+_TOKEN_RULE: Final = {"pattern": TOKEN, "x-error": "must be the bare token: no blank, no line break, no 'Bearer '"}
 _ONE_BUSINESS: Final = {
     "business_id": _setting(
         "string", "Business ID", "The business to read. For several, use businesses, businesses_file or admin_token",
-        pattern=BUSINESS_ID, **{"x-must": "be an id: not '.' or '..', no line break"},
+        pattern=BUSINESS_ID, **{"x-error": "must be an id: not '.' or '..', no line break"},
     ),
     "auth_token": _secret(
         "string", "Business token", "The bearer token of the business, without 'Bearer '", **_TOKEN_RULE
@@ -70,12 +70,13 @@ SETTINGS: Final[dict[str, Any]] = {
             "In the environment: JSON",
             items={"type": "object", "properties": _ONE_BUSINESS, "required": ["business_id"]},
             examples=[[{"business_id": "…", "auth_token": "…"}]],
-            minItems=1, **{"x-must": "list at least one {business_id, auth_token}"},
+            minItems=1, **{"x-error": "must list at least one {business_id, auth_token}"},
         ),
         "businesses_file": _setting(
             "string", "File of businesses", "Path of a JSON file with the list of businesses, for secret mounts and "
             "for lists that are too long for an environment variable (128 KiB)",
-            pattern=r"^[^\[{\n][^\n]*$", **{"x-must": "be the path of a file; a list itself goes into businesses"},
+            pattern=r"^[^\[{\n][^\n]*$",
+            **{"x-error": "must be the path of a file; a list itself goes into businesses"},
         ),
         "admin_token": _secret(
             "string", "Admin token", "The server's admin token: finds the token of each business that has none. With "
@@ -84,9 +85,9 @@ SETTINGS: Final[dict[str, Any]] = {
         "headers": _secret(
             "object", "Headers", "More headers for every request, for a gateway in front of the server: "
             "an object of texts. In the environment: JSON", examples=[{"apikey": "…"}],
-            propertyNames={"pattern": HEADER_NAME, "x-must": "have header names as HTTP allows them, such as apikey"},
+            propertyNames={"pattern": HEADER_NAME, "x-error": "must have names that HTTP allows, such as apikey"},
             additionalProperties={"type": "string", "pattern": HEADER_VALUE,
-                                  "x-must": "be printable ASCII without blanks at its ends"},
+                                  "x-error": "must be printable ASCII without blanks at its ends"},
         ),
         "include_secrets": _setting(
             "boolean", "Include secrets", "Also emit auth_jwt, with which anybody can send messages as that number, "
@@ -107,7 +108,7 @@ SETTINGS: Final[dict[str, Any]] = {
         ),
         "user_agent": _setting(
             "string", "User agent", "The User-Agent header, tap-instances/<version> by default",
-            pattern=r"^[\x20-\x7e]*$", **{"x-must": "be plain ASCII text"},
+            pattern=r"^[\x20-\x7e]*$", **{"x-error": "must be plain ASCII text"},
         ),
         "emit_activate_version_messages": _setting(
             "boolean", "Emit ACTIVATE_VERSION", "After a run in which everything succeeded, let the target delete from "
@@ -168,14 +169,14 @@ def from_environment(declared: Mapping[str, Any]) -> dict[str, Any]:
                 text if type_ == "string" else BOOLEANS[text.lower()] if type_ == "boolean" else json.loads(text)
             )
         except (KeyError, ValueError, RecursionError):
-            words = {"boolean": "true or false", "integer": "an integer"}
-            errors.append(f"{variable} must be {words.get(type_, 'JSON')}")
+            words = {"boolean": "must be true or false", "integer": "must be an integer"}
+            errors.append(f"{variable} {words.get(type_, 'must be JSON')}")
     if errors:
         refuse(errors)
     return result
 
 
-def read_json(name: str, path: str, must: type, what: str) -> Any:  # noqa: ANN401
+def read_json(name: str, path: str, must: type, problem: str) -> Any:  # noqa: ANN401
     """Return the JSON of a file (UTF-8, or UTF-16 with its byte order mark).
 
     Raises:
@@ -186,16 +187,16 @@ def read_json(name: str, path: str, must: type, what: str) -> Any:  # noqa: ANN4
     except OSError as error:
         refuse([f"{name} {path} cannot be read: {error.strerror}"])
     except (ValueError, RuntimeError) as error:
-        refuse([not_json(name, path, what, error)])
+        refuse([not_json(name, path, problem, error)])
     if not isinstance(value, must):
-        refuse([not_json(name, path, what)])
+        refuse([not_json(name, path, problem)])
     return value
 
 
-def not_json(name: str, path: str, what: str, error: Exception | None = None) -> str:
+def not_json(name: str, path: str, problem: str, error: Exception | None = None) -> str:
     """Return the line about a file that is not what it must be, with the place of the mistake if it is known."""
     where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-    return f"{name} {path} is not {what}{where}"
+    return f"{name} {path} {problem}{where}"
 
 
 # ----------------------------------------------------------------------------------------------------------- the checks
@@ -211,7 +212,7 @@ def checked(given: dict[str, Any], schema: dict[str, Any], *, read_file: bool) -
     path = config.get("businesses_file")
     if path and read_file and not errors:
         del config["businesses_file"]
-        many = read_json("businesses_file", path, list, "a JSON list of {business_id, auth_token}")
+        many = read_json("businesses_file", path, list, "is not a JSON list of {business_id, auth_token}")
         config = _tidy({**config, "businesses": many}, schema)
         errors = [*_schema_errors(config, schema)]
     if not errors:
@@ -283,7 +284,7 @@ def _schema_errors(config: dict[str, Any], schema: Mapping[str, Any]) -> Iterato
             missing = [name for name in error.validator_value if name not in error.instance]
             yield from (_missing(f"{where}.{name}".lstrip("."), error.instance) for name in missing)
         else:
-            yield f"{where} must {_must(error)}"
+            yield f"{where} {_message(error)}"
 
 
 def _where(error: ValidationError) -> str:
@@ -294,17 +295,17 @@ def _where(error: ValidationError) -> str:
     return where.lstrip(".")
 
 
-def _must(error: ValidationError) -> str:
-    """Return what a value must be; the validator's own message would quote it."""
+def _message(error: ValidationError) -> str:
+    """Return what a value must be. The validator's own message would quote the value."""
     rule: Any = error.validator_value
     if error.validator == "type":
-        return f"be of type {kind({'type': rule})}"
+        return f"must be of type {kind({'type': rule})}"
     if error.validator in {"minimum", "maximum"}:
-        return f"be at {'least' if error.validator == 'minimum' else 'most'} {rule}"
+        return f"must be at {'least' if error.validator == 'minimum' else 'most'} {rule}"
     if error.validator == "enum":
-        return "be one of " + ", ".join(rule)
+        return f"must be one of {', '.join(rule)}"
     schema: Any = error.schema
-    return str(schema.get("x-must", "have the shape that --about tells"))
+    return str(schema.get("x-error", "is not of the right shape: see --about"))
 
 
 def _missing(where: str, given: Mapping[str, Any], others: str = "") -> str:

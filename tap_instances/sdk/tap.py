@@ -141,7 +141,9 @@ class ConnectedTap(Tap):
                 Path(os.environ[config]).read_bytes()  # of a missing file the SDK only warns
             return super(ConnectedTap, cls).cli  # noqa: UP008 (not a method yet: there is no instance)
         except Exception:  # noqa: BLE001 (whatever a file may hold)
-            sys.exit(f"{config} must name a YAML file with a logging configuration: correct it, or unset it")
+            sys.exit(
+                "SINGER_SDK_LOG_CONFIG must name a YAML file with a logging configuration: correct it, or unset it"
+            )
 
     @classmethod
     @override
@@ -163,7 +165,7 @@ class ConnectedTap(Tap):
         result = super().cb_config(ctx, param, tuple(path for path in value if path == "ENV"))
         for path in value:
             if path != "ENV":
-                result.config |= settings.read_json("--config", path, dict, "a JSON object with the settings")
+                result.config |= settings.read_json("--config", path, dict, "is not a JSON object with the settings")
         return result
 
     @classmethod
