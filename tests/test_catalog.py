@@ -85,9 +85,19 @@ def test_a_state_remembers_selected_streams_only(codechat: CodeChat, stream: str
     assert list(run.state.get("bookmarks", {})) == kept
 
 
-def test_with_nothing_selected_nothing_is_emitted_and_nothing_asked(codechat: CodeChat) -> None:
-    run = checked(sync(settings(codechat), catalog=select(discover())))
+def without_metadata(catalog: dict[str, Any]) -> dict[str, Any]:
+    """Return the catalog as a person may have cut it: no metadata, so nothing is selected."""
+    return {"streams": [{name: entry[name] for name in entry if name != "metadata"} for entry in catalog["streams"]]}
+
+
+@pytest.mark.parametrize("catalog", [select(discover()), {"streams": []}, without_metadata(discover())])
+def test_with_nothing_selected_nothing_is_emitted_and_asked_and_a_warning_says_so(
+    codechat: CodeChat, catalog: dict[str, Any]
+) -> None:
+    run = checked(sync(settings(codechat), catalog=catalog))
     assert run.returncode == 0
+    [line] = run.lines("WARNING")
+    assert "the catalog selects no stream" in line
     assert streams_of(run) == streams_of(run, "SCHEMA") == []
     assert not codechat.requests
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
+logger = logging.getLogger("tap-instances")
+
+
 class Command(SingerCommand):
     """The command line. An error is one line; the SDK prints a traceback."""
 
@@ -71,7 +74,7 @@ class ConnectedTap(Tap):
     @override
     def logger(cls) -> logging.Logger:  # noqa: N805
         # The SDK logs its steps at INFO, to the tap's logger. Here it gets another, which is quiet unless at DEBUG.
-        quiet = not logging.getLogger(cls.name).isEnabledFor(logging.DEBUG)
+        quiet = not logger.isEnabledFor(logging.DEBUG)
         for name in ("singer_sdk", f"{cls.name}.sdk"):
             logging.getLogger(name).setLevel(logging.WARNING if quiet else logging.NOTSET)
         return logging.getLogger(f"{cls.name}.sdk")
@@ -88,7 +91,7 @@ class ConnectedTap(Tap):
         if self.config.get("flattening_max_key_length", longest + 1) <= longest:
             settings.refuse([f"flattening_max_key_length must be at least {longest + 1}: it would rename columns"])
         if not any(stream.selected for stream in streams):
-            self.logger.warning("the catalog selects no stream: nothing is read")
+            logger.warning("the catalog selects no stream: nothing is read")
         super(Tap, self).setup_mapper()
         # The SDK fails on a map of a deselected stream. Here its filter still applies to the streams below.
         catalog = deepcopy(self.catalog)
@@ -155,7 +158,7 @@ class ConnectedTap(Tap):
             params=theirs.params,
             context_settings=theirs.context_settings,
             help=theirs.help,
-            logger=logging.getLogger(cls.name),
+            logger=logger,
         )
 
     @classmethod
