@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from singer_sdk.singerlib.messages import StateMessage
@@ -25,8 +25,6 @@ from tap_instances.streams import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from tap_instances.sdk.stream import ConnectedStream
 
 STREAMS: Final[tuple[type[ConnectedStream], ...]] = (
