@@ -24,7 +24,7 @@ from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.typing import DEFAULT_JSONSCHEMA_VALIDATOR, extend_validator_with_defaults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from jsonschema import ValidationError
 
@@ -100,7 +100,7 @@ SETTINGS: Final[dict[str, Any]] = {
         ),
         "request_timeout": _setting(
             "integer", "Request timeout", "Seconds without a byte before a request counts as failed",
-            default=60, minimum=1,
+            default=60, minimum=1, maximum=86400,
         ),
         "max_retries": _setting(
             "integer", "Retries", "Tries after the first, for failures that can pass",
@@ -126,7 +126,9 @@ REFUSED_HEADERS: Final = {"authorization": "use auth_token", "user-agent": "use 
 RESERVED_HEADER: Final = re.compile(
     r"host|content-length|transfer-encoding|connection|te|upgrade|expect|range|accept-encoding|if-.*|proxy-.*"
 )
-BOOLEANS: Final = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(("false", "0", "no", "off"), False)
+_BOOLEANS: Final = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(("false", "0", "no", "off"), False)
+# How a variable becomes a setting of this type; of all others it is JSON.
+PARSERS: Final[dict[str, Callable[[str], Any]]] = {"string": str, "boolean": lambda text: _BOOLEANS[text.lower()]}
 _Validator: Final = extend_validator_with_defaults(DEFAULT_JSONSCHEMA_VALIDATOR)
 
 
@@ -165,9 +167,7 @@ def from_environment(declared: Mapping[str, Any]) -> dict[str, Any]:
         if not text:
             continue
         try:
-            result[name] = (
-                text if type_ == "string" else BOOLEANS[text.lower()] if type_ == "boolean" else json.loads(text)
-            )
+            result[name] = PARSERS.get(type_, json.loads)(text)
         except (KeyError, ValueError, RecursionError):
             words = {"boolean": "must be true or false", "integer": "must be an integer"}
             errors.append(f"{variable} {words.get(type_, 'must be JSON')}")
@@ -244,10 +244,17 @@ def secrets(config: Mapping[str, Any]) -> set[str]:
 
 def warn_of_unknown(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     """Log a warning for each setting that does not exist: most are misspelled."""
+    meant = {name: setting for setting, name in _misspelled(config).items()}
     for name in config.keys() - schema["properties"].keys():
-        close = difflib.get_close_matches(name, schema["properties"], n=1)
-        hint = f": did you mean {close[0]!r}?" if close else ""
+        hint = f": did you mean {meant[name]!r}?" if name in meant else ""
         logger.warning("setting %r is not known and is ignored%s", name, hint)
+
+
+def _misspelled(given: Mapping[str, Any]) -> dict[str, str]:
+    """Return setting -> the unknown name that may mean it."""
+    unknown = [name for name in given if name not in SETTINGS["properties"]]
+    close = {name: difflib.get_close_matches(name, SETTINGS["properties"], n=1) for name in unknown}
+    return {settings[0]: name for name, settings in close.items() if settings}
 
 
 def _leaves(value: Any) -> list[str]:  # noqa: ANN401
@@ -311,9 +318,8 @@ def _message(error: ValidationError) -> str:
 def _missing(where: str, given: Mapping[str, Any], others: str = "") -> str:
     """Return the line about a missing setting, with the misspelled one that may be meant."""
     name = where.rpartition(".")[2]
-    unknown = [key for key in given if key not in SETTINGS["properties"]]
-    if close := difflib.get_close_matches(name, unknown, n=1):
-        return f"{where} is missing, but {close[0]!r} is set: did you mean {name!r}?"
+    if unknown := _misspelled(given).get(name):
+        return f"{where} is missing, but {unknown!r} is set: did you mean {name!r}?"
     ignored = [f"{PREFIX}{key.upper()}" for key in SETTINGS["properties"] if key not in given]
     in_environment = where == name and any(os.environ.get(variable, "").strip() for variable in ignored)
     hint = f" ({PREFIX}… are in the environment, which --config=ENV reads)" if in_environment else ""
@@ -345,8 +351,8 @@ def _check_api_url(url: str) -> list[str]:
 def _check_businesses(config: Mapping[str, Any]) -> Iterator[str]:
     others = "or use businesses, businesses_file or admin_token"
     if not config.keys() & {*WAYS, "admin_token"}:
-        lines = {name: _missing(name, config, f", with auth_token, {others}") for name in WAYS}
-        yield from [line for line in lines.values() if "did you mean" in line] or [lines["business_id"]]
+        missing = [name for name in (*WAYS, "admin_token") if name in _misspelled(config)] or ["business_id"]
+        yield from (_missing(name, config, f", with auth_token, {others}") for name in missing)
     first: dict[str, str] = {}
     for index, entry in enumerate(businesses(config)):
         prefix = f"businesses[{index}]." if "businesses" in config else ""

@@ -108,6 +108,7 @@ WRONG: Final[list[tuple[dict[str, Any], list[tuple[str, str]]]]] = [
     ({"concurrency": True}, [("concurrency", "must be of type integer")]),
     ({"request_timeout": 0}, [("request_timeout", "must be at least 1")]),
     ({"request_timeout": -1}, [("request_timeout", "must be at least 1")]),
+    ({"request_timeout": 1e308}, [("request_timeout", "must be at most 86400")]),
     ({"max_retries": -1}, [("max_retries", "must be at least 0")]),
     ({"max_retries": 1000}, [("max_retries", "must be at most 100")]),
     ({"user_agent": "a\nb"}, [("user_agent", "must be plain ASCII text")]),
@@ -453,6 +454,7 @@ MISSPELLED: Final[list[tuple[dict[str, Any], list[str]]]] = [
     ({**URL, "busines_id": "b", "auth_tokn": "s3cr3t"}, ["business_id", "auth_token"]),
     ({**URL, "businesess": [ONE]}, ["businesses"]),
     ({**URL, "business_file": "b.json"}, ["businesses_file"]),
+    ({**URL, "admin_tokn": "s3cr3t"}, ["admin_token"]),
 ]
 
 
