@@ -269,7 +269,7 @@ def _leaves(value: Any) -> list[str]:  # noqa: ANN401
 def _tidy(value: Any, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401
     """Return a value without blanks around texts, without settings that are null or empty, and with 4 for 4.0.
 
-    What the schema does not declare (stream maps, headers) stays as it is.
+    Objects of any keys (stream maps, headers) stay as they are.
     """
     if isinstance(value, str):
         return value.strip()
@@ -277,7 +277,7 @@ def _tidy(value: Any, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401
         return int(value)
     if isinstance(value, list) and "items" in schema:
         return [_tidy(item, schema["items"]) for item in value]
-    if isinstance(value, dict) and "properties" in schema:
+    if isinstance(value, dict) and "properties" in schema and "additionalProperties" not in schema:
         declared = schema["properties"]
         tidy = {name: _tidy(item, declared[name]) if name in declared else item for name, item in value.items()}
         return {name: item for name, item in tidy.items() if name not in declared or item not in (None, "")}
