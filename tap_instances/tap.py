@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from urllib.parse import urlsplit
 
 from singer_sdk.singerlib.messages import StateMessage
@@ -25,6 +25,8 @@ from tap_instances.streams import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tap_instances.sdk.stream import ConnectedStream
 
 STREAMS: Final[tuple[type[ConnectedStream], ...]] = (
@@ -51,21 +53,21 @@ class TapInstances(ConnectedTap):
     @cached_property
     def businesses(self) -> list[Business]:
         """The configured businesses, in their order."""
-        entries = settings.businesses(self.config)
+        entries = self.config.get("businesses") or [self.config]
         return [Business(entry["business_id"], entry["auth_token"]) for entry in entries]
 
     @cached_property
     def client(self) -> Client:
         """The way to the configured server; made when the first request is due."""
-        api_url, config = self.config["api_url"], self.config
+        api_url, config = self.config["api_url"].strip(), self.config
         parts = urlsplit(api_url)
         if parts.scheme == "http" and not LOOPBACK.match(parts.hostname or ""):
             self.logger.warning("api_url is plain http: tokens and data cross the network unencrypted; use https")
         return Client(
             api_url,
-            concurrency=config["concurrency"],
-            request_timeout=config["request_timeout"],
-            max_retries=config["max_retries"],
+            concurrency=int(config["concurrency"]),  # JSON Schema takes 4.0 for an integer
+            request_timeout=int(config["request_timeout"]),
+            max_retries=int(config["max_retries"]),
             user_agent=config.get("user_agent") or f"{self.name}/{self.plugin_version}",
         )
 

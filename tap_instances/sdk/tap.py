@@ -171,7 +171,7 @@ class ConnectedTap(Tap):
 
     @classmethod
     @override
-    def invoke(cls, *, config: Any, state: Any = None, catalog: Any = None, **about: Any) -> None:
+    def invoke(cls, *, config: Any = None, state: Any = None, catalog: Any = None, **about: Any) -> None:
         # The SDK's names no file that cannot be read, and parses the state into more memory than it needs.
         super(Tap, cls).invoke(**about)
         cls.print_version(print_fn=cls.logger.info)
