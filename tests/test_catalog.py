@@ -35,7 +35,11 @@ def test_the_discovered_catalog_is_the_one_of_the_snapshot() -> None:
 
 
 def test_with_secrets_the_catalog_has_one_column_more() -> None:
-    assert pretty(discover(include_secrets=True)) == (DATA / "catalog_with_secrets.json").read_text(encoding="utf-8")
+    catalog = discover(include_secrets=True)
+    [instances] = [entry for entry in catalog["streams"] if entry["tap_stream_id"] == "instances"]
+    assert instances["schema"]["properties"].pop("auth_jwt")["type"] == ["string", "null"]
+    instances["metadata"] = [entry for entry in instances["metadata"] if "auth_jwt" not in entry["breadcrumb"]]
+    assert catalog == discover()
 
 
 def test_discovery_needs_no_settings_and_no_network() -> None:
@@ -73,8 +77,10 @@ def test_a_stream_selected_alone_emits_nothing_of_the_others(codechat: CodeChat,
     assert run.returncode == 0
     assert streams_of(run) == streams_of(run, "SCHEMA") == [stream]
     whole = sync(settings(codechat))
-    ids = [[record[key] for key in KEYS[stream]] for record in run.records(stream)]
-    assert ids == [[record[key] for key in KEYS[stream]] for record in whole.records(stream)]
+    ids = [key for key in KEYS[stream] if not key.endswith("observed_at")]  # times differ from run to run
+    assert [[row[key] for key in ids] for row in run.records(stream)] == [
+        [row[key] for key in ids] for row in whole.records(stream)
+    ]
     assert len(codechat.requests) == 2
 
 
