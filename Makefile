@@ -39,7 +39,7 @@ help:
 	@echo 'make loaders   the loaders of docs/loaders.md load two runs each: a minute or two'
 	@echo 'make lint      ruff: rules and format'
 	@echo 'make types     mypy --strict'
-	@echo 'make docs      write the tables in README.md and docs/ that repeat a declaration'
+	@echo 'make docs      write what README.md, docs/, meltano.yml, .env.example and hub/ repeat of a declaration'
 	@echo 'make picture   write docs/img/demo.svg from a run of the demo'
 	@echo 'make coverage  the quick tests run every branch of the package: some ten minutes'
 	@echo 'make pythons   the quick tests and the wheel on Python 3.10 to 3.13, as many as there are: ten minutes each'

@@ -305,28 +305,34 @@ class RowMemory:
         """
         memory = self.recall(instance_id)
         known = memory.rows if memory else {}
+        shown = [row for row in rows if row.key not in hidden] if hidden else rows
         now = {row.key: value for row, value in zip(rows, digests, strict=True) if row.key not in hidden}
-        if twice := instance_id in self._seen or len(now) + len(hidden) < len(rows):
-            # Which of two is right cannot be known: all of them are emitted at every run.
-            now = dict.fromkeys([*now, *(self._seen[instance_id].rows if instance_id in self._seen else ())], "")
-        emitted = [row for row in rows if row.key not in hidden]
+        listed_before = self._seen.get(instance_id)
+        twice = listed_before is not None or len(now) < len(shown)
+        if twice:  # which is right cannot be known: all rows are emitted at every run
+            now = dict.fromkeys([*(listed_before.rows if listed_before else ()), *now], "")
+        emitted = shown
         if known and not (self.whole or twice):
-            emitted = [row for row in emitted if known.get(row.key) != now[row.key]]
-            self.unchanged += len(now) - len(emitted)
+            emitted = [row for row in shown if known.get(row.key) != now[row.key]]
+            self.unchanged += len(shown) - len(emitted)
         kept = {}
-        for key, value in known.items():
+        for key in known.keys() - now.keys():
             if key in hidden:
                 kept[key] = ""
-            elif key not in now and (unknown is None or key in unknown):
-                kept[key] = value
+            elif unknown is None or key in unknown:
+                kept[key] = known[key]
                 self.uncertain = True
-            elif key not in now:
+            else:
                 self._gone[instance_id, key] = None
-        for row in emitted if self._holders else ():
-            self._emitted.setdefault(row.key, set()).add(instance_id)
-        complete = not (twice or kept or unknown is None)
-        self._seen[instance_id] = memory = Memory(now | kept, digest if complete else "")
-        self._unsent += [(memory, key) for key in kept]
+        if self._holders:  # else nothing is remembered that an emitted row may have moved from
+            for row in emitted:
+                self._emitted.setdefault(row.key, set()).add(instance_id)
+        if twice or kept or unknown is None:
+            digest = ""
+            now.update(kept)
+        self._seen[instance_id] = memory = Memory(now, digest)
+        if kept:
+            self._unsent += [(memory, key) for key in kept]
         return emitted
 
     def gone(self) -> list[tuple[str, str]]:

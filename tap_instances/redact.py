@@ -79,14 +79,18 @@ def is_secret(name: str, value: object) -> bool:
     A boolean, a null and a date-time are harmless under any name, unless that name is a secret itself (a JWT, say).
     """
     text = value if isinstance(value, str) else ""
-    if (text and is_secret_text(text)) or _holds_secret(name):
+    if text and is_secret_text(text):
         return True
-    return is_secret_name(name) and not (value is None or isinstance(value, bool) or _DATE_TIME.fullmatch(text))
+    by_name, is_secret_itself = _secrecy(name)
+    if not by_name or is_secret_itself:
+        return is_secret_itself
+    return not (value is None or isinstance(value, bool) or _DATE_TIME.fullmatch(text))
 
 
 @lru_cache(maxsize=1024)
-def _holds_secret(name: str) -> bool:
-    return is_secret_text(name)
+def _secrecy(name: str) -> tuple[bool, bool]:
+    """Return whether a name is a secret's, and whether it is a secret itself."""
+    return is_secret_name(name), is_secret_text(name)
 
 
 def is_secret_text(text: str) -> bool:
@@ -94,7 +98,7 @@ def is_secret_text(text: str) -> bool:
     return bool(
         ("eyJ" in text and JWT.search(text))  # the first half is much quicker
         or ("PRIVATE KEY" in text and _PRIVATE_KEY.search(text))
-        or _AUTHORIZATION.fullmatch(text)
+        or (text.lstrip()[:1] in "bB" and _AUTHORIZATION.fullmatch(text))
     )
 
 

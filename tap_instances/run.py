@@ -177,9 +177,10 @@ class Run:
     def sync_page(self, page: list[Instance], source: Source) -> None:
         """Write a page of instances, then their children."""
         self.instances.writer.write([instance.row for instance in page], source.observed_at)
-        passing = [instance for instance in page if self._passes(instance)]
+        if self.instances.writer.has_map or self.webhooks.writer.has_map:
+            page = [instance for instance in page if self._passes(instance)]
         for stream in self.remembering:
-            stream.emit(passing, source)
+            stream.emit(page, source)
 
     def _passes(self, instance: Instance) -> bool:
         """Return whether the maps let an instance through, and note which of its webhooks they do not."""
@@ -187,8 +188,7 @@ class Run:
             for stream in self.remembering:
                 stream.memory.hide(instance.id)
             return False
-        hidden = (row.key for row in instance.webhooks if not self.webhooks.writer.passes(row.json))
-        instance.hidden = set(hidden) if self.webhooks.writer.has_map else instance.hidden
+        instance.hidden = {row.key for row in instance.webhooks if not self.webhooks.writer.passes(row.json)}
         return True
 
     # --------------------------------------------------------------------------------------------------- how it ends

@@ -17,11 +17,12 @@ from tests.kit.support import TOKEN, Run, run_cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 VERSION = version("tap-instances")
 OWN_SETTINGS = (
-    "api_url", "business_id", "auth_token", "businesses", "include_secrets", "concurrency", "request_timeout",
-    "max_retries", "user_agent",
+    "api_url", "business_id", "auth_token", "businesses", "businesses_file", "admin_token", "headers",
+    "include_secrets", "concurrency", "request_timeout", "max_retries", "user_agent",
 )  # fmt: skip
 
 
@@ -177,3 +178,59 @@ def test_a_failure_is_one_error_line_without_a_traceback(codechat: CodeChat) -> 
     assert "403" in line
     assert "Traceback" not in run.stderr
     assert not run.of("RECORD")
+
+
+# ------------------------------------------------------------------------------------------------------- what is logged
+
+
+def test_the_log_of_a_good_run_has_no_line_of_the_sdk_but_its_metrics(codechat: CodeChat) -> None:
+    run = checked(run_cli(settings(codechat)))
+    names = [line.split("|")[2].strip() for line in run.stderr.splitlines()]
+    assert set(names) == {"tap-instances", "singer_sdk.metrics"}
+
+
+def test_at_debug_the_sdk_tells_its_steps(codechat: CodeChat) -> None:
+    run = checked(run_cli(settings(codechat), env={"TAP_INSTANCES_LOGLEVEL": "debug"}))
+    assert "as child stream" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "args"),
+    [("LOGLEVEL", ["--version"]), ("LOGLEVEL", ["--discover"]), ("TAP_INSTANCES_LOGLEVEL", ["--about"])],
+)
+def test_an_unknown_log_level_is_one_line_that_says_what_to_set(variable: str, args: list[str]) -> None:
+    run = run_cli(None, *args, env={variable: "verbose"})
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert run.stderr == f"{variable} must be DEBUG, INFO, WARNING, ERROR or CRITICAL: correct it, or unset it\n"
+
+
+@pytest.mark.parametrize("content", [None, "folder", "[1", "{a: 1}", "version: 1\nroot: {handlers: [none]}"])
+def test_a_logging_configuration_that_is_none_is_one_line_that_says_so(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "logging.yml"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_text(content, encoding="utf-8")
+    run = run_cli(None, "--version", env={"SINGER_SDK_LOG_CONFIG": str(path)})
+    assert run.returncode == 1
+    [line] = run.stderr.splitlines()
+    assert line.startswith("SINGER_SDK_LOG_CONFIG must name a YAML file with a logging configuration")
+
+
+def test_a_logging_configuration_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "logging.yml"
+    lines = ["version: 1", "disable_existing_loggers: false", "formatters: {short: {format: 'SHORT %(message)s'}}",
+             "handlers: {err: {class: logging.StreamHandler, formatter: short}}",
+             "root: {handlers: [err]}"]  # fmt: skip
+    path.write_text("\n".join(lines), encoding="utf-8")
+    run = run_cli({}, env={"SINGER_SDK_LOG_CONFIG": str(path)})
+    assert run.returncode == 1
+    assert "SHORT api_url is missing" in run.stderr
+
+
+@pytest.mark.parametrize("variable", ["LOGLEVEL", "TAP_INSTANCES_LOGLEVEL", "SINGER_SDK_LOG_CONFIG"])
+def test_an_empty_variable_is_as_if_unset(codechat: CodeChat, variable: str) -> None:
+    run = checked(run_cli(settings(codechat), env={variable: ""}))
+    assert run.returncode == 0
+    assert run.lines("INFO")

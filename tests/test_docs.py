@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import io
 import json
+import os
 import re
 import subprocess
 from itertools import takewhile
@@ -12,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlglot
 import yaml
+from dotenv import dotenv_values
 from packaging.requirements import Requirement
+from singer_sdk.exceptions import ConfigValidationError
 
 from demo.codechat import CodeChat, World
 from tap_instances.state import is_partition
@@ -34,10 +38,11 @@ from tests.kit.pages import (
 )
 from tests.kit.story import queries
 from tests.kit.support import run_cli, sync
-from tools.docs import PAGES, ROOT, builtin, declared, kind, render
+from tools.docs import PARTS, ROOT, builtin, declared, kind, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from tests.kit.pages import Block
 
@@ -58,9 +63,16 @@ def name_of(block: Block) -> str:
 # ------------------------------------------------------------------------------------------- the declared settings
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_the_tables_are_those_of_the_declaration(page: str) -> None:
-    assert read(page) == render(read(page)), "make docs writes them"
+@pytest.mark.parametrize("name", PARTS)
+def test_what_files_repeat_of_a_declaration_is_up_to_date(name: str) -> None:
+    assert read(name) == render(name, read(name)), "make docs writes it"
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_make_docs_replaces_the_marked_parts_and_leaves_the_rest(name: str) -> None:
+    broken = read(name).replace(PARTS[name][part := next(iter(PARTS[name]))](), f"to be replaced in {part}")
+    assert broken != read(name)
+    assert render(name, broken) == read(name)
 
 
 def test_the_readme_names_every_setting_of_the_sdk() -> None:
@@ -80,15 +92,19 @@ def test_meltano_knows_every_setting_as_it_is_declared() -> None:
         setting = settings[name]
         assert setting["kind"] == KINDS[kind(schema)], name
         assert setting.get("sensitive", False) == schema.get("secret", False), name
-        assert setting.get("value") in {None, schema.get("default")}, name
+        assert "value" not in setting, f"{name}: the tap has the default"
 
 
-def test_each_group_of_settings_is_enough_and_nothing_less_is() -> None:
+def test_each_group_of_settings_is_enough_and_nothing_less_is(tmp_path: Path) -> None:
+    file = tmp_path / "businesses.json"
+    file.write_text('[{"business_id": "b", "auth_token": "t"}]', encoding="utf-8")
     values = {
         "api_url": "https://codechat.example.com",
         "business_id": "b",
         "auth_token": "t",
         "businesses": [{"business_id": "b", "auth_token": "t"}],
+        "businesses_file": str(file),
+        "admin_token": "t",
     }
     for group in extractor()["settings_group_validation"]:
         assert refusals({name: values[name] for name in group}) == []
@@ -98,11 +114,15 @@ def test_each_group_of_settings_is_enough_and_nothing_less_is() -> None:
 
 def refusals(config: dict[str, Any]) -> list[str]:
     """Return why settings are refused."""
-    return TapInstances(config=config, validate_config=False)._validate_config(raise_errors=False)
+    try:
+        TapInstances(config=config)
+    except ConfigValidationError as error:
+        return error.errors
+    return []
 
 
 def test_the_example_environment_has_every_setting_and_only_settings() -> None:
-    example = dict(re.findall(r"^(?:# )?([A-Z]+_[A-Z_]+)=(.*)$", read(".env.example"), re.MULTILINE))
+    example = {name: value or "" for name, value in dotenv_values(stream=io.StringIO(uncommented())).items()}
     known: dict[str, Any] = {}
     for plugins in meltano()["plugins"].values():
         for plugin in plugins:
@@ -115,6 +135,24 @@ def test_the_example_environment_has_every_setting_and_only_settings() -> None:
             assert variable in example
         if "default" in schema:
             assert example[variable] == json.dumps(schema["default"])
+
+
+def uncommented() -> str:
+    """Return the example environment with every setting set."""
+    return re.sub(r"^# (?=[A-Z]+_[A-Z_]+=)", "", read(".env.example"), flags=re.MULTILINE)
+
+
+def test_the_example_environment_is_one_that_the_tap_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("TAP_INSTANCES_")]:
+        monkeypatch.delenv(name)
+    for name in dotenv_values(stream=io.StringIO(uncommented())):
+        monkeypatch.setenv(name, "")  # so that what the tap reads into the environment is taken out after the test
+        monkeypatch.delenv(name)
+    (tmp_path / ".env").write_text(uncommented().replace("…", "x"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    config = TapInstances(parse_env_config=True).config
+    assert config["businesses"] == [{"business_id": "x", "auth_token": "x"}]
+    assert config["headers"] == {"apikey": "x"}
 
 
 # -------------------------------------------------------------------------------------------------------- failures

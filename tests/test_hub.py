@@ -30,7 +30,7 @@ REQUIRED = [
     "usage",
     "variant",
 ]
-PASSWORDS = {"auth_token"}  # one secret text: the Hub's page hides it as it is typed
+PASSWORDS = {"auth_token", "admin_token"}  # secret texts: the Hub's page hides them as they are typed
 
 
 @pytest.fixture(scope="module")

@@ -84,6 +84,49 @@ def test_a_method_that_a_stream_cannot_have_is_ignored_with_a_warning(
         assert ids(again, name) == ids(usual, name)
 
 
+def everything_incremental(entry: dict[str, Any], root: dict[str, Any]) -> None:
+    """Set it as Meltano does for `'*': {replication-method: INCREMENTAL, replication-key: updated_at}`."""
+    root |= {"replication-method": "INCREMENTAL", "replication-key": "updated_at"}
+    del entry["replication_method"]
+
+
+def a_key_in_the_stream(entry: dict[str, Any], _root: dict[str, Any]) -> None:
+    """Set a replication key as the SDK's own catalog has it."""
+    entry["replication_key"] = "observed_at"
+
+
+@pytest.mark.parametrize("change", [everything_incremental, a_key_in_the_stream])
+def test_businesses_and_instances_stay_full_table_whatever_replication_a_catalog_asks_for(
+    wire: Wire, change: Callable[[dict[str, Any], dict[str, Any]], None]
+) -> None:
+    catalog = discover()
+    for entry in catalog["streams"]:
+        [root] = [metadata["metadata"] for metadata in entry["metadata"] if not metadata["breadcrumb"]]
+        if change is everything_incremental or entry["tap_stream_id"] in {"businesses", "instances"}:
+            change(entry, root)
+    run = wire.sync(catalog=catalog, emit_activate_version_messages=True)
+    assert run.returncode == 0
+    for stream in ("businesses", "instances"):
+        assert sum(f"{stream} is always FULL_TABLE" in line for line in run.lines("WARNING")) == 1
+        assert len(run.of("ACTIVATE_VERSION", stream)) == 1
+        assert all(message["version"] for message in run.of("RECORD", stream))
+        [schema] = run.of("SCHEMA", stream)
+        assert not schema.get("bookmark_properties")
+    usual = wire.sync()
+    for stream in (*REMEMBERING, "instances", "connection_changes"):
+        assert ids(run, stream) == ids(usual, stream)
+
+
+def test_another_replication_key_than_a_streams_own_is_ignored_with_a_warning(wire: Wire) -> None:
+    catalog = discover()
+    for entry in catalog["streams"]:
+        if entry["tap_stream_id"] == "webhooks":
+            entry["replication_key"] = "created_at"
+    run = wire.sync(catalog=catalog)
+    assert ["webhooks is always INCREMENTAL" in line for line in run.lines("WARNING")] == [True]
+    assert run.of("SCHEMA", "webhooks")[0]["bookmark_properties"] == ["updated_at"]
+
+
 def test_full_table_still_tells_what_is_gone(wire: Wire) -> None:
     catalog = catalog_with("FULL_TABLE", in_the_stream, *REMEMBERING)
     state = wire.sync(catalog=catalog).state

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Thread
+from typing import Any, Final
 
 import pytest
 from singer_sdk.exceptions import ConfigValidationError
 
 from demo.codechat import CodeChat, World
-from tap_instances.settings import SETTINGS
+from tap_instances.settings import SETTINGS, secrets
 from tap_instances.tap import TapInstances
 from tests.kit.checked import BUSINESS, checked, command, read, settings
-from tests.kit.support import TOKEN, run_cli, sync
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.kit.support import TOKEN, Run, discover, run_cli, sync
 
 RIGHT: Final = {"api_url": "https://codechat.example.com", "business_id": "b-1", "auth_token": "s3cr3t-token"}
 URL: Final = {"api_url": RIGHT["api_url"]}
@@ -35,8 +38,8 @@ def refusals(config: dict[str, Any]) -> list[str]:
 # What is changed in the right settings (None: taken away) -> what each line names, and what it says to do.
 WRONG: Final[list[tuple[dict[str, Any], list[tuple[str, str]]]]] = [
     ({"api_url": None}, [("api_url", "missing: set it")]),
-    ({"api_url": ""}, [("api_url", "must be a web address such as")]),
-    ({"api_url": " "}, [("api_url", "must be a web address such as")]),
+    ({"api_url": ""}, [("api_url", "missing: set it")]),
+    ({"api_url": " "}, [("api_url", "missing: set it")]),
     ({"api_url": "codechat.example.com"}, [("api_url", "must be a web address such as")]),
     ({"api_url": "localhost:8080"}, [("api_url", "must be a web address such as")]),
     ({"api_url": "ftp://codechat.example.com"}, [("api_url", "must be a web address such as")]),
@@ -49,7 +52,6 @@ WRONG: Final[list[tuple[dict[str, Any], list[tuple[str, str]]]]] = [
     ({"api_url": "https://a.example:99999"}, [("api_url", "must be a web address such as")]),
     ({"api_url": "https://a.example:0"}, [("api_url", "must be a web address such as")]),
     ({"api_url": "https://[::1"}, [("api_url", "must be a web address such as")]),
-    ({"batch_config": {"encoding": {"compression": "none"}}}, [("batch_config.encoding.compression", "must be gzip")]),
     ({"api_url": "https://u:s3cr3t@a.example"}, [("api_url", "must not hold a user or a password")]),
     ({"api_url": "https://s3cr3t@a.example"}, [("api_url", "must not hold a user or a password")]),
     ({"api_url": "https://a.example/?token=s3cr3t"}, [("api_url", "give the base URL only")]),
@@ -66,18 +68,37 @@ WRONG: Final[list[tuple[dict[str, Any], list[tuple[str, str]]]]] = [
     ({"business_id": "b\n1"}, [("business_id", "must be an id")]),
     ({"business_id": "b\x00"}, [("business_id", "must be an id")]),
     ({"business_id": 17}, [("business_id", "must be of type string")]),
-    ({"auth_token": None}, [("auth_token", "missing: set it, or use businesses")]),
-    ({"auth_token": ""}, [("auth_token", "missing: set it, or use businesses")]),
+    ({"auth_token": None}, [("auth_token", "missing: set it, or admin_token, which finds it")]),
+    ({"auth_token": ""}, [("auth_token", "missing: set it, or admin_token, which finds it")]),
     ({"auth_token": "Bearer s3cr3t"}, [("auth_token", "the bare token")]),
-    ({"auth_token": "s3cr3t\n"}, [("auth_token", "the bare token")]),
+    ({"auth_token": "s3cr3t\ns3cr3t"}, [("auth_token", "the bare token")]),
     ({"auth_token": "s3cr3t\r\nX-Evil: 1"}, [("auth_token", "the bare token")]),
     ({"auth_token": "s3cr3té"}, [("auth_token", "the bare token")]),
     ({"auth_token": 5318008}, [("auth_token", "must be of type string")]),
     ({"auth_token": {"value": "s3cr3t"}}, [("auth_token", "must be of type string")]),
-    ({"business_id": None, "auth_token": None}, [("business_id", "missing"), ("auth_token", "missing")]),
-    ({"businesses": [TWO]}, [("businesses", "are both given: keep one of the two ways")]),
-    ({"businesses": [TWO], "auth_token": None}, [("businesses", "are both given: keep one of the two ways")]),
-    ({"businesses": []}, [("businesses", "are both given"), ("businesses", "is empty: list at least one")]),
+    (
+        {"business_id": None, "auth_token": None},
+        [("business_id", "missing: set it, with auth_token, or use businesses, businesses_file or admin_token")],
+    ),
+    ({"business_id": None, "admin_token": "s3cr3t"}, [("business_id", "missing: set it, or use businesses")]),
+    ({"admin_token": "Bearer s3cr3t"}, [("admin_token", "the bare token")]),
+    ({"admin_token": 5318008}, [("admin_token", "must be of type string")]),
+    ({"businesses": [TWO]}, [("businesses", "and business_id/auth_token are both given: keep one")]),
+    (
+        {"businesses": [TWO], "auth_token": None},
+        [("businesses", "and business_id/auth_token are both given: keep one")],
+    ),
+    ({"businesses": []}, [("businesses", "are both given"), ("businesses", "must list at least one")]),
+    ({"businesses_file": "list.json"}, [("businesses_file", "and business_id/auth_token are both given: keep one")]),
+    (
+        {"business_id": None, "auth_token": None, "businesses": [TWO], "businesses_file": "list.json"},
+        [("businesses", "and businesses_file are both given: keep one")],
+    ),
+    ({"businesses_file": 7, "business_id": None, "auth_token": None}, [("businesses_file", "must be of type string")]),
+    (
+        {"businesses_file": '[{"auth_token": "s3cr3t"}]', "business_id": None, "auth_token": None},
+        [("businesses_file", "must be the path of a file; a list itself goes into businesses")],
+    ),
     ({"include_secrets": "yes"}, [("include_secrets", "must be of type boolean")]),
     ({"include_secrets": 1}, [("include_secrets", "must be of type boolean")]),
     ({"concurrency": 0}, [("concurrency", "must be at least 1")]),
@@ -87,6 +108,7 @@ WRONG: Final[list[tuple[dict[str, Any], list[tuple[str, str]]]]] = [
     ({"concurrency": True}, [("concurrency", "must be of type integer")]),
     ({"request_timeout": 0}, [("request_timeout", "must be at least 1")]),
     ({"request_timeout": -1}, [("request_timeout", "must be at least 1")]),
+    ({"request_timeout": 1e308}, [("request_timeout", "must be at most 86400")]),
     ({"max_retries": -1}, [("max_retries", "must be at least 0")]),
     ({"max_retries": 1000}, [("max_retries", "must be at most 100")]),
     ({"user_agent": "a\nb"}, [("user_agent", "must be plain ASCII text")]),
@@ -102,12 +124,13 @@ WRONG: Final[list[tuple[dict[str, Any], list[tuple[str, str]]]]] = [
     ),
 ]
 WRONG_BUSINESSES: Final[list[tuple[Any, list[tuple[str, str]]]]] = [
-    ([], [("businesses", "is empty: list at least one {business_id, auth_token}")]),
+    ([], [("businesses", "must list at least one {business_id, auth_token}")]),
     ("s3cr3t", [("businesses", "must be of type array")]),
     ({"business_id": "b", "auth_token": "s3cr3t"}, [("businesses", "must be of type array")]),
     (["s3cr3t"], [("businesses[0]", "must be of type object")]),
     ([ONE, None], [("businesses[1]", "must be of type object")]),
-    ([{}], [("businesses[0].auth_token", "missing: set it"), ("businesses[0].business_id", "missing: set it")]),
+    ([{}], [("businesses[0].business_id", "missing: set it")]),
+    ([{"busines_id": "b"}], [("businesses[0].business_id", "did you mean 'business_id'?")]),
     ([ONE, {"auth_token": "s3cr3t"}], [("businesses[1].business_id", "missing: set it")]),
     ([ONE, {"business_id": "b-2"}], [("businesses[1].auth_token", "missing: set it")]),
     ([ONE, TWO | {"auth_token": ""}], [("businesses[1].auth_token", "missing: set it")]),
@@ -116,7 +139,11 @@ WRONG_BUSINESSES: Final[list[tuple[Any, list[tuple[str, str]]]]] = [
         [ONE | {"business_id": ""}] * 2,
         [("businesses[0].business_id", "missing"), ("businesses[1].business_id", "missing")],
     ),
-    ([ONE, TWO | {"auth_token": None}], [("businesses[1].auth_token", "must be of type string")]),
+    ([ONE, TWO | {"auth_token": None}], [("businesses[1].auth_token", "missing: set it, or admin_token")]),
+    (
+        [ONE, {"business_id": "b-2", "auth_tokn": "s3cr3t"}],
+        [("businesses[1].auth_token", "did you mean 'auth_token'?")],
+    ),
     ([ONE | {"business_id": 1}], [("businesses[0].business_id", "must be of type string")]),
     ([ONE | {"business_id": ".."}], [("businesses[0].business_id", "must be an id")]),
     ([ONE | {"auth_token": "Bearer s3cr3t"}], [("businesses[0].auth_token", "the bare token")]),
@@ -168,6 +195,11 @@ RIGHT_CHANGES: Final[list[dict[str, Any]]] = [
     {"user_agent": "my-pipeline/1.0 (ops@example.com)"},
     {"include_secrets": True},
     {"emit_activate_version_messages": True},
+    {"business_id": " b-1 ", "auth_token": "s3cr3t\n"},
+    {"auth_token": None, "admin_token": " s3cr3t "},
+    {"business_id": None, "auth_token": None, "admin_token": "s3cr3t"},
+    {"headers": {"apikey": "s3cr3t s3cr3t", "CF-Access-Client-Id": "x", "X-!#$%&'*+.^_`|~9": "~"}},
+    {"headers": {}},
 ]
 
 
@@ -222,14 +254,14 @@ def test_an_unknown_setting_is_warned_of_with_the_one_that_may_be_meant(name: st
 def test_the_declaration_marks_what_is_secret() -> None:
     properties = SETTINGS["properties"]
     secret = {name for name, schema in properties.items() if schema.get("secret") or schema.get("writeOnly")}
-    assert secret == {"auth_token", "businesses"}
+    assert secret == {"auth_token", "businesses", "admin_token", "headers"}
     assert properties["businesses"]["items"]["properties"]["auth_token"]["secret"]
 
 
 def test_every_setting_is_described() -> None:
     assert set(SETTINGS["properties"]) >= {
-        "api_url", "business_id", "auth_token", "businesses", "include_secrets", "concurrency", "request_timeout",
-        "max_retries", "user_agent",
+        "api_url", "business_id", "auth_token", "businesses", "businesses_file", "admin_token", "headers",
+        "include_secrets", "concurrency", "request_timeout", "max_retries", "user_agent",
     }  # fmt: skip
     for name, schema in SETTINGS["properties"].items():
         assert schema["title"], name
@@ -323,7 +355,9 @@ def test_a_wrong_environment_is_refused_by_the_variables_name(codechat: CodeChat
         ("BUSINESSES", '"s3cr3t"', "businesses must be of type array"),
         ("BUSINESSES", "s3cr3t,s3cr3t", "TAP_INSTANCES_BUSINESSES must be JSON"),
         ("CONCURRENCY", "0", "concurrency must be at least 1"),
-        ("CONCURRENCY", "1.5", "TAP_INSTANCES_CONCURRENCY must be an integer"),
+        ("CONCURRENCY", "1.5", "concurrency must be of type integer"),
+        ("HEADERS", "apikey: s3cr3t", "TAP_INSTANCES_HEADERS must be JSON"),
+        ("HEADERS", '["s3cr3t"]', "headers must be of type object"),
     ],
 )
 def test_environment_values_of_another_shape_are_refused(
@@ -408,3 +442,292 @@ def test_files_of_settings_may_be_several_and_the_later_one_counts(tmp_path: Pat
     run = checked(run_cli(settings(codechat, user_agent="the first one"), "--config", str(other)))
     assert run.returncode == 0
     assert codechat.requests[0].headers["user-agent"] == "the later one"
+
+
+# ------------------------------------------------------------------------------------------------- misspelled, unread
+
+
+MISSPELLED: Final[list[tuple[dict[str, Any], list[str]]]] = [
+    ({"api-url": "x", "business_id": "b", "auth_token": "s3cr3t"}, ["api_url"]),
+    ({**URL, "bussines_id": "b", "auth_token": "s3cr3t"}, ["business_id"]),
+    ({**URL, "business_id": "b", "auth_tokn": "s3cr3t"}, ["auth_token"]),
+    ({**URL, "busines_id": "b", "auth_tokn": "s3cr3t"}, ["business_id", "auth_token"]),
+    ({**URL, "businesess": [ONE]}, ["businesses"]),
+    ({**URL, "business_file": "b.json"}, ["businesses_file"]),
+    ({**URL, "admin_tokn": "s3cr3t"}, ["admin_token"]),
+]
+
+
+@pytest.mark.parametrize(("config", "meant"), MISSPELLED)
+def test_a_misspelled_setting_is_named_where_it_makes_a_required_one_missing(
+    config: dict[str, Any], meant: list[str]
+) -> None:
+    lines = refusals(config)
+    for name in meant:
+        assert sum(f"did you mean {name!r}?" in line for line in lines) == 1, lines
+    assert "s3cr3t" not in "".join(lines)
+
+
+@pytest.mark.parametrize("name", ["API_URL", "BUSINESS_ID", "HEADERS"])
+def test_settings_in_the_environment_that_are_not_read_are_told(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"TAP_INSTANCES_{name}", "s3cr3t")
+    [line] = refusals({})
+    assert line.startswith("api_url is missing")
+    assert "--config=ENV" in line
+    assert "s3cr3t" not in line
+
+
+def test_without_such_variables_the_line_does_not_speak_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAP_INSTANCES_LOGLEVEL", "INFO")
+    assert ["--config=ENV" in line for line in refusals({})] == [False]
+
+
+def test_settings_in_the_environment_that_were_read_are_not_said_to_be_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAP_INSTANCES_BUSINESS_ID", "b")
+    with pytest.raises(ConfigValidationError, match="api_url is missing") as refused:
+        TapInstances(parse_env_config=True)
+    assert "--config=ENV" not in str(refused.value)
+
+
+# ------------------------------------------------------------------------------------------------------------- headers
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("Authorization", "use auth_token"),
+        ("authorization", "use auth_token"),
+        ("User-Agent", "use user_agent"),
+        *((name, "the tap sets it itself") for name in (
+            "Host", "content-length", "Transfer-Encoding", "Connection", "TE", "Upgrade", "Expect", "Range",
+            "Accept-Encoding", "If-Match", "if-none-match", "Proxy-Authorization", "proxy-connection",
+        )),
+    ],
+)  # fmt: skip
+def test_a_header_that_is_not_the_users_is_refused_by_name(name: str, what: str) -> None:
+    [line] = refusals(RIGHT | {"headers": {name: "s3cr3t", "apikey": "s3cr3t"}})
+    assert line.startswith(f"headers.{name} ")
+    assert what in line
+
+
+def test_a_header_that_is_given_in_two_cases_is_refused_by_both_names() -> None:
+    lines = refusals(RIGHT | {"headers": {"apikey": "s3cr3t", "ApiKey": "s3cr3t", "other": "x"}})
+    assert [line.split()[0] for line in lines] == ["headers.apikey", "headers.ApiKey"]
+
+
+@pytest.mark.parametrize(
+    "value", ["", " s3cr3t", "s3cr3t ", "s3cr3t\n", "s3\r\ncr3t: 1", "s3cr3té", "s3\x00cr3t", "a\tb"]
+)
+def test_a_header_whose_value_cannot_be_sent_as_it_is_is_refused_by_name(value: str) -> None:
+    [line] = refusals(RIGHT | {"headers": {"X-Key": value}})
+    assert line == "headers.X-Key must be printable ASCII without blanks at its ends"
+
+
+@pytest.mark.parametrize("value", [7, True, ["s3cr3t"], {"a": "s3cr3t"}])
+def test_a_header_that_is_no_text_is_refused_by_name(value: Any) -> None:  # noqa: ANN401
+    assert refusals(RIGHT | {"headers": {"X-Key": value}}) == ["headers.X-Key must be of type string"]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "a\nb", "a\n", "é", "(a)", "Cookie: s3cr3t"])
+def test_a_header_name_that_http_does_not_know_is_refused_and_not_quoted(name: str) -> None:
+    assert refusals(RIGHT | {"headers": {name: "x"}}) == ["headers must have names that HTTP allows, such as apikey"]
+    assert refusals(RIGHT | {"headers": {name: 7}})[-1] == "headers.… must be of type string"
+
+
+# ------------------------------------------------------------------------------------------------ a file of businesses
+
+
+def from_file(path: Path | str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the settings as the tap has them, once it has read the file."""
+    return dict(TapInstances(config={**URL, "businesses_file": str(path), **more}).config)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_of_businesses_is_read_as_if_the_list_were_the_setting(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "list.json"
+    path.write_bytes(json.dumps([ONE, TWO], indent=1).replace("\n", "\r\n").encode(encoding))
+    config = from_file(path)
+    assert config["businesses"] == [ONE, TWO]
+    assert "businesses_file" not in config
+
+
+def test_a_file_of_businesses_may_be_a_link_in_the_working_folder_or_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "..data" / "list.json").write_text(json.dumps([ONE]))
+    (tmp_path / "list.json").symlink_to("..data/list.json")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in ("list.json", "./list.json", "~/list.json", " list.json "):
+        assert from_file(path)["businesses"] == [ONE]
+
+
+def test_a_file_of_businesses_may_lack_tokens_where_there_is_an_admin_token(tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps([ONE, {"business_id": "b-2"}]))
+    assert from_file(path, admin_token="s3cr3t")["businesses"] == [ONE, {"business_id": "b-2"}]
+
+
+BAD_FILES: Final[list[tuple[str | bytes | None, str]]] = [
+    (None, "cannot be read: No such file or directory"),
+    ("folder", "cannot be read: Is a directory"),
+    ("", "is not a JSON list of {business_id, auth_token} (line 1, column 1)"),
+    ('[\n{"auth_token": s3cr3t}]', "is not a JSON list of {business_id, auth_token} (line 2, column 16)"),
+    (b"\xff\xfes3cr3t", "is not a JSON list of {business_id, auth_token}"),
+    ('"s3cr3t"', "is not a JSON list of {business_id, auth_token}"),
+    ('{"business_id": "b", "auth_token": "s3cr3t"}', "is not a JSON list of {business_id, auth_token}"),
+    ("[" * 100_000, "is not a JSON list of {business_id, auth_token}"),
+    ("[]", ": businesses must list at least one {business_id, auth_token}"),
+    ('["s3cr3t"]', ": businesses[0] must be of type object"),
+    ('[{"business_id": "b"}]', ": businesses[0].auth_token is missing: set it, or admin_token, which finds it"),
+    ('[{"business_id": "b", "auth_token": "Bearer s3cr3t"}]', ": businesses[0].auth_token must be the bare token"),
+    (json.dumps([ONE, ONE]), ": businesses[1].business_id is the same as businesses[0].business_id"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "what"), BAD_FILES)
+def test_of_a_bad_file_of_businesses_the_line_has_the_name_and_no_content(
+    tmp_path: Path, content: str | bytes | None, what: str
+) -> None:
+    path = tmp_path / "list.json"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    [line] = refusals({**URL, "businesses_file": str(path)})
+    assert line.startswith(f"businesses_file {path}")
+    assert what in line
+    assert "s3cr3t" not in line
+
+
+@pytest.mark.parametrize("place", ["fifo", "/dev/stdin"])
+def test_a_file_of_businesses_that_can_be_read_once_only_is_enough(
+    tmp_path: Path, codechat: CodeChat, place: str
+) -> None:
+    many = json.dumps([{"business_id": BUSINESS, "auth_token": TOKEN}])
+    path = place
+    if place == "fifo":
+        os.mkfifo(path := str(tmp_path / "list"))
+        Thread(target=Path(path).write_text, args=(many,), daemon=True).start()
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"api_url": codechat.url, "businesses_file": path}))
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "tap_instances", "--config", str(config)],
+        input=many if place != "fifo" else "", capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(checked(Run(0, done.stdout, done.stderr)).records("instances")) == 2
+
+
+def test_discovery_reads_no_file_of_businesses(tmp_path: Path) -> None:
+    run = run_cli({**URL, "businesses_file": str(tmp_path / "missing.json")}, "--discover")
+    assert run.returncode == 0
+    assert not run.lines("ERROR")
+
+
+# ------------------------------------------------------------------------------------------------------------- secrets
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"auth_token": "s3cr3t-value"},
+        {"auth_token": ["s3cr3t-value"]},
+        {"admin_token": {"value": "s3cr3t-value"}},
+        {"headers": {"apikey": "s3cr3t-value"}},
+        {"headers": {"X-Auth": "Basic s3cr3t-value"}},
+        {"headers": ["s3cr3t-value"]},
+        {"businesses": [{"business_id": "b", "auth_token": "s3cr3t-value"}]},
+        {"businesses": {"b": "s3cr3t-value"}},
+        {"businesses": ["s3cr3t-value"]},
+        {"businesses": "s3cr3t-value"},
+    ],
+)
+def test_every_secret_of_the_settings_is_hidden_in_logs_also_of_wrong_ones(config: dict[str, Any]) -> None:
+    assert "s3cr3t-value" in secrets(config)
+
+
+def test_what_is_no_secret_stays_legible_in_logs() -> None:
+    entry = {"business_id": "b-17", "auth_token": "s3cr3t"}
+    assert secrets({"businesses": [entry], "headers": {"X-Short": "1234567"}, "user_agent": "agent"}) == {"s3cr3t"}
+
+
+# -------------------------------------------------------------------------------------------------------- what goes out
+
+
+BATCH: Final[dict[str, Any]] = {
+    "encoding": {"format": "jsonl", "compression": "gzip"}, "storage": {"root": "file:///batches"}
+}  # fmt: skip
+WRONG_BATCHES: Final[list[tuple[dict[str, Any], str]]] = [
+    ({"encoding": {"format": "jsonl", "compression": "none"}}, "batch_config.encoding.compression must be gzip"),
+    ({"encoding": {"format": "csv"}}, "batch_config.encoding.format must be one of jsonl, parquet"),
+    ({"encoding": {}}, "batch_config.encoding.format is missing: set it"),
+    ({"storage": {}}, "batch_config.storage.root is missing: set it"),
+    ({"encoding": {"format": "parquet"}}, "which needs pyarrow: install pyarrow beside the tap"),
+    ({"storage": {"root": "s3://bucket"}}, "batch_config.storage.root needs a library beside the tap: Install s3fs"),
+    ({"storage": {"root": "nonsense://bucket"}}, "batch_config.storage.root needs a library beside the tap: Protocol"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "what"), WRONG_BATCHES)
+def test_batches_that_cannot_be_written_are_refused_with_what_to_install(change: dict[str, Any], what: str) -> None:
+    for module in ("pyarrow", "s3fs"):
+        assert find_spec(module) is None, "this test needs an environment without it"
+    [line] = refusals(RIGHT | {"batch_config": BATCH | change})
+    assert what in line
+
+
+@pytest.mark.parametrize(("length", "taken"), [(20, False), (25, False), (26, True), (255, True)])
+def test_a_flattening_that_would_rename_a_column_is_refused(length: int, taken: bool) -> None:  # noqa: FBT001
+    lines = refusals(
+        RIGHT | {"flattening_enabled": True, "flattening_max_depth": 1, "flattening_max_key_length": length}
+    )
+    assert (
+        lines == [] if taken else [line.startswith("flattening_max_key_length must be at least 26") for line in lines]
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------- .env
+
+
+def test_the_env_file_of_the_working_folder_is_read_and_the_environment_goes_before_it(
+    tmp_path: Path, codechat: CodeChat
+) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (tmp_path / ".env").write_text("TAP_INSTANCES_INCLUDE_SECRETS=true\n")  # of the folder above: not read
+    lines = ["# comment", f"TAP_INSTANCES_API_URL={codechat.url}", f"TAP_INSTANCES_BUSINESS_ID={BUSINESS}",
+             f"TAP_INSTANCES_AUTH_TOKEN='{TOKEN}'", "TAP_INSTANCES_USER_AGENT=of the file"]  # fmt: skip
+    (folder / ".env").write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TAP_INSTANCES_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "tap_instances", "--config=ENV"], cwd=folder, text=True, capture_output=True,
+        env=environment | {"TAP_INSTANCES_USER_AGENT": "of the environment"}, check=False, timeout=60,
+    )  # fmt: skip
+    run = checked(Run(done.returncode, done.stdout, done.stderr))
+    assert run.returncode == 0, run.stderr
+    assert "auth_jwt" not in run.records("instances")[0]
+    assert codechat.requests[0].headers["user-agent"] == "of the environment"
+
+
+def test_an_env_file_that_is_no_text_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_bytes(b"TAP_INSTANCES_AUTH_TOKEN=s3cr3t\xff")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigValidationError, match=r"\.env must be text in UTF-8"):
+        TapInstances(parse_env_config=True)
+
+
+@pytest.mark.parametrize("option", ["config", "catalog"])
+def test_a_byte_order_mark_and_windows_line_ends_change_nothing(
+    tmp_path: Path, codechat: CodeChat, option: str
+) -> None:
+    inputs = {"config": settings(codechat), "catalog": discover()}
+    command_line = []
+    for name, value in inputs.items():
+        text = json.dumps(value, indent=1).replace("\n", "\r\n")
+        (tmp_path / name).write_bytes(text.encode("utf-8-sig" if name == option else "utf-8"))
+        command_line += [f"--{name}", str(tmp_path / name)]
+    run = checked(command(*command_line))
+    assert run.returncode == 0, run.stderr
+    assert len(run.records("instances")) == 2

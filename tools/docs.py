@@ -1,15 +1,20 @@
-"""The tables in the docs that repeat a declaration: `make docs` writes them, a test holds them to it.
+"""The parts of files that repeat a declaration: `make docs` writes them, a test checks that they are up to date.
 
-Each stands between `<!-- NAME -->` and `<!-- /NAME -->` in its page. The settings come from the tap's declaration, the
-streams from its classes, the columns from `schemas/`.
+Each part is between a line with `<!-- NAME -->` and one with `<!-- /NAME -->`; the rest of the file is written by hand.
+The settings come from the tap's declaration, the streams from its classes, the columns from `schemas/`.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import yaml
+
+from tap_instances import settings
 from tap_instances.columns import load_schema
 from tap_instances.tap import TapInstances
 
@@ -19,14 +24,13 @@ if TYPE_CHECKING:
     from singer_sdk import Stream
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/streams.md")
 
 
 def declared() -> dict[str, Any]:
     """Return every setting of the tap, the SDK's own included: name -> JSON Schema."""
     TapInstances.append_builtin_config(TapInstances.config_jsonschema)
-    settings: dict[str, Any] = TapInstances.config_jsonschema["properties"]
-    return settings
+    properties: dict[str, Any] = TapInstances.config_jsonschema["properties"]
+    return properties
 
 
 def builtin() -> set[str]:
@@ -43,10 +47,8 @@ def streams() -> list[Stream]:
 
 
 def kind(schema: dict[str, Any]) -> str:
-    """Name a schema's type as a reader of a table wants it."""
-    types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-    [name] = [each for each in types if each != "null"]
-    return "timestamp" if schema.get("format") == "date-time" else str(name)
+    """Return a schema's type, in the words of a table."""
+    return "timestamp" if schema.get("format") == "date-time" else settings.kind(schema)
 
 
 def settings_table() -> str:
@@ -106,28 +108,69 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-BLOCKS: dict[str, Callable[[], str]] = {
-    "settings": settings_table,
-    "streams": streams_table,
-    "columns": columns_tables,
+def settings_yaml(indent: str = "", *, passwords: bool = False) -> str:
+    """Return all settings, the SDK's too, as Meltano's definition of a plugin has them.
+
+    With ``passwords``, a text that is secret is of the kind `password`, as the Hub has it.
+    """
+    definitions = []
+    for name, schema in declared().items():
+        secret = bool(schema.get("secret"))
+        definition = {
+            "name": name,
+            "kind": "password" if secret and passwords and kind(schema) == "string" else kind(schema),
+            "sensitive": secret or None,
+            "label": schema["title"],
+            "description": schema["description"].strip().rstrip(".") + ".",
+            "placeholder": _example(schema) or None,
+        }
+        definitions.append({key: value for key, value in definition.items() if value is not None})
+    return textwrap.indent(yaml.safe_dump(definitions, sort_keys=False, allow_unicode=True, width=100).rstrip(), indent)
+
+
+def environment() -> str:
+    """Return the tap's own settings as lines of a `.env` file; only the required ones are set."""
+    lines = []
+    for name, schema in settings.SETTINGS["properties"].items():
+        if name in builtin() - {"emit_activate_version_messages"}:
+            continue
+        value = json.dumps(schema["default"]) if "default" in schema else _example(schema)
+        value = f"'{value}'" if kind(schema) in {"array", "object"} else value
+        comment = "" if name in settings.SETTINGS["required"] else "# "
+        lines += textwrap.wrap(schema["description"], 100, initial_indent="# ", subsequent_indent="# ")
+        lines += [f"{comment}{settings.PREFIX}{name.upper()}={value}", ""]
+    return "\n".join(lines).rstrip()
+
+
+def _example(schema: dict[str, Any]) -> str:
+    example = schema.get("examples", [""])[0]
+    return example if isinstance(example, str) else json.dumps(example, ensure_ascii=False)
+
+
+# File -> the parts that are written in it.
+PARTS: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"settings": settings_table, "streams": streams_table},
+    "docs/streams.md": {"columns": columns_tables},
+    "meltano.yml": {"settings": lambda: settings_yaml("    ")},
+    "hub/tap-instances.yml": {"settings": lambda: settings_yaml(passwords=True)},
+    ".env.example": {"settings": environment},
 }
 
 
-def render(page: str) -> str:
-    """Return a page's text with its tables as the declaration has them."""
-    for name, block in BLOCKS.items():
-        head, found, rest = page.partition(f"<!-- {name} -->\n")
-        if found:
-            _, end, tail = rest.partition(f"<!-- /{name} -->")
-            page = f"{head}{found}{block()}\n{end}{tail}"
-    return page
+def render(name: str, text: str) -> str:
+    """Return a file's text with its written parts as the declarations have them now."""
+    for part, write in PARTS[name].items():
+        marks = rf"(^[^\n]*<!-- {part} -->[^\n]*\n).*?(^[^\n]*<!-- /{part} -->)"
+        head, begin, end, tail = re.split(marks, text, flags=re.DOTALL | re.MULTILINE)
+        text = f"{head}{begin}{write()}\n{end}{tail}"
+    return text
 
 
 def main() -> None:
-    """Write the tables."""
-    for name in PAGES:
+    """Write the parts."""
+    for name in PARTS:
         path = ROOT / name
-        path.write_text(render(path.read_text(encoding="utf-8")), encoding="utf-8")
+        path.write_text(render(name, path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class ConnectedStream(Stream):
 
     @override
     def apply_catalog(self, catalog: Catalog) -> None:
-        """Take selection and replication method; never a secret column, and never a catalog's missing keys."""
+        """Take selection, FULL_TABLE and key columns from the catalog; no secret column, no replication key."""
         entry = catalog.get_stream(self.name)
         keys, replication_key = tuple(self.primary_keys), self.replication_key
         if entry:
@@ -48,15 +48,15 @@ class ConnectedStream(Stream):
             entry.key_properties = entry.key_properties or entry.metadata.root.table_key_properties or keys
         super().apply_catalog(catalog)
         self.primary_keys = self.primary_keys or keys
-        self.replication_key = self.replication_key or replication_key
+        given, self.replication_key = self.replication_key or replication_key, replication_key
         self.forced_replication_method = None
         if entry:
             # The SDK lets the stream's method, which discovery wrote, beat the one that a user set in metadata.
             methods = {entry.replication_method, entry.metadata.root.forced_replication_method} - {None}
             if FULL_TABLE in methods and self.can_be_full_table:
                 self.forced_replication_method = FULL_TABLE
-            elif methods - {self.replication_method}:
-                self.logger.warning("%s is always %s: another replication method is ignored", self.name,
+            elif methods - {self.replication_method} or given != replication_key:
+                self.logger.warning("%s is always %s: another replication method or key is ignored", self.name,
                                     self.replication_method)  # fmt: skip
 
     @override
@@ -64,7 +64,7 @@ class ConnectedStream(Stream):
         """Never asked for: a run writes all streams from one snapshot."""
         raise NotImplementedError
 
-    @override
+    @override  # type: ignore[misc]  # the SDK declares it final
     def sync(self, context: Any = None) -> None:
         # --test calls this, for the root. The SDK's way syncs children once per parent record, with a SCHEMA each.
         self._tap.sync_all()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 from copy import deepcopy
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from singer_sdk import Tap
-from singer_sdk.exceptions import ConfigValidationError
+from singer_sdk.cli import plugin_cli
 from singer_sdk.helpers._classproperty import classproperty
 from singer_sdk.plugin_base import SingerCommand
 from singer_sdk.singerlib import Catalog
@@ -27,8 +29,11 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
+logger = logging.getLogger("tap-instances")
+
+
 class Command(SingerCommand):
-    """The command line. The SDK ends in a traceback on an unreadable file or an unexpected error."""
+    """The command line. An error is one line; the SDK prints a traceback."""
 
     @override
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -37,31 +42,40 @@ class Command(SingerCommand):
                 return super().main(*args, **kwargs)
             finally:
                 if sys.stdout is not None:
-                    sys.stdout.flush()  # what --about printed: the exit's own flush would complain in many lines
+                    sys.stdout.flush()  # of --about: if this fails at exit, Python prints a traceback
         except BrokenPipeError:
             drop_stdout()
             sys.exit(CLOSED_PIPE)
         except Exception as error:  # noqa: BLE001 (the last resort)
             if isinstance(error, OSError):
-                drop_stdout()  # a full disk, say
+                drop_stdout()  # such as a full disk
             lines = getattr(error, "errors", None) or [" ".join(str(error).split()) or "no details"]
             known = isinstance(error, (OSError, ValueError, SyncError)) or "singer_sdk" in type(error).__module__
             for line in lines if known else [f"unexpected {type(error).__name__}: {lines[0]}: please report it"]:
-                self.logger.error("%s", line)  # noqa: TRY400 (a line for people)
+                self.logger.error("%s", line)  # noqa: TRY400 (one readable line; the traceback goes to DEBUG)
             self.logger.debug("where it happened", exc_info=True)
         sys.exit(1)
 
     @override
     def invoke(self, ctx: click.Context) -> Any:
-        # The SDK's sets a hook that logs tracebacks, and adds a second line to each wrong setting's.
+        # The SDK's sets a hook that logs tracebacks, and logs a second line for wrong settings.
         logging.captureWarnings(capture=True)
         return click.Command.invoke(self, ctx)
 
 
 class ConnectedTap(Tap):
-    """A tap of :class:`tap_instances.sdk.stream.ConnectedStream`: one clear line for whatever is wrong, no secret."""
+    """A tap of :class:`tap_instances.sdk.stream.ConnectedStream`. Its errors are one line, without secrets."""
 
     message_writer_class = LineWriter
+
+    @classproperty
+    @override
+    def logger(cls) -> logging.Logger:  # noqa: N805
+        # The SDK logs its steps at INFO, to the tap's logger. Here it gets another, which is quiet unless at DEBUG.
+        quiet = not logger.isEnabledFor(logging.DEBUG)
+        for name in ("singer_sdk", f"{cls.name}.sdk"):
+            logging.getLogger(name).setLevel(logging.WARNING if quiet else logging.NOTSET)
+        return logging.getLogger(f"{cls.name}.sdk")
 
     @override
     def __init__(self, *, catalog: Any = None, state: Any = None, **kwargs: Any) -> None:
@@ -70,9 +84,14 @@ class ConnectedTap(Tap):
 
     @override
     def setup_mapper(self) -> None:
-        _ = self.streams  # they take what must not be in it out of the catalog, before the mapper reads that
+        streams = self.streams.values()  # made before the mapper: they remove secret columns from the catalog
+        longest = max(len(column) for stream in streams for column in stream.schema["properties"])
+        if self.config.get("flattening_max_key_length", longest + 1) <= longest:
+            settings.refuse([f"flattening_max_key_length must be at least {longest + 1}: it would rename columns"])
+        if not any(stream.selected for stream in streams):
+            logger.warning("the catalog selects no stream: nothing is read")
         super(Tap, self).setup_mapper()
-        # The SDK's fails on a map of a deselected stream. Here its filter still counts for what is below.
+        # The SDK fails on a map of a deselected stream. Here its filter still applies to the streams below.
         catalog = deepcopy(self.catalog)
         for entry in catalog.streams:
             entry.metadata.root.selected = True
@@ -90,22 +109,42 @@ class ConnectedTap(Tap):
     @classproperty
     @override
     def _env_var_config(cls) -> dict[str, Any]:  # noqa: N805
-        # The SDK's names no setting in the error of a bad value.
+        # The SDK's error for a bad value does not name the variable, and its .env is one above its own folder.
         cls.append_builtin_config(cls.config_jsonschema)
-        return settings.from_environment(cls.config_jsonschema["properties"], cls._env_var_prefix)
+        return settings.from_environment(cls.config_jsonschema["properties"])
 
     @override
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
-        # The SDK's messages quote the value, which may be a secret.
+        # The SDK's messages quote the value, which may be a secret. Discovery (no raise_errors) needs no settings.
         self.append_builtin_config(self.config_jsonschema)
-        errors = settings.wrong(self._config, self.config_jsonschema)
+        self._config, errors = settings.checked(self._config, self.config_jsonschema, read_file=raise_errors)
+        scrub_logs(settings.secrets(self._config))
         if errors and raise_errors:
             settings.refuse(errors)
-        scrub_logs(settings.secrets(self._config))
         settings.warn_of_unknown(self._config, self.config_jsonschema)
         return errors
 
     # ---------------------------------------------------------------------------------------------- command line
+
+    @plugin_cli
+    @override
+    def cli(cls) -> click.Command:  # noqa: N805
+        # The SDK sets up logging here, and ends in a traceback where one of these is wrong.
+        levels, config = (f"{settings.PREFIX}LOGLEVEL", "LOGLEVEL"), "SINGER_SDK_LOG_CONFIG"
+        for name in (*levels, config):
+            if not os.environ.get(name, "unset").strip():
+                del os.environ[name]
+        for name in [name for name in levels if name in os.environ][:1]:
+            if not isinstance(logging.getLevelName(os.environ[name].upper()), int):
+                sys.exit(f"{name} must be DEBUG, INFO, WARNING, ERROR or CRITICAL: correct it, or unset it")
+        try:
+            if config in os.environ:
+                Path(os.environ[config]).read_bytes()  # of a missing file the SDK only warns
+            return super(ConnectedTap, cls).cli  # noqa: UP008 (not a method yet: there is no instance)
+        except Exception:  # noqa: BLE001 (whatever a file may hold)
+            sys.exit(
+                "SINGER_SDK_LOG_CONFIG must name a YAML file with a logging configuration: correct it, or unset it"
+            )
 
     @classmethod
     @override
@@ -117,36 +156,33 @@ class ConnectedTap(Tap):
             params=theirs.params,
             context_settings=theirs.context_settings,
             help=theirs.help,
-            logger=cls.logger,
+            logger=logger,
         )
 
     @classmethod
     @override
     def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> Any:
-        # The SDK's error on a file that is no JSON does not name the file.
-        result = super().cb_config(ctx, param, ())
+        # The SDK's error for a file that is not JSON does not name the file, and it takes no byte order mark.
+        result = super().cb_config(ctx, param, tuple(path for path in value if path == "ENV"))
         for path in value:
-            try:
-                one = super().cb_config(ctx, param, (path,))
-            except (RecursionError, TypeError, ValueError) as error:
-                raise _unreadable("--config", path, "a JSON object with the settings", error) from None
-            result.config |= one.config
-            result.parse_env |= one.parse_env
+            if path != "ENV":
+                result.config |= settings.read_json("--config", path, dict, "is not a JSON object with the settings")
         return result
 
     @classmethod
     @override
-    def invoke(cls, *, config: Any = None, state: Any = None, catalog: IO[str] | None = None, **about: Any) -> None:
+    def invoke(cls, *, config: Any = None, state: Any = None, catalog: Any = None, **about: Any) -> None:
         # The SDK's names no file that cannot be read, and parses the state into more memory than it needs.
         super(Tap, cls).invoke(**about)
         cls.print_version(print_fn=cls.logger.info)
         given = None
         if catalog is not None:
             try:
-                given = json.loads(catalog.read())
+                given = json.loads(catalog.buffer.read())
                 Catalog.from_dict(given)
             except Exception as error:  # noqa: BLE001 (whatever shape a file may have)
-                raise _unreadable("--catalog", catalog.name, "a catalog as --discover writes it", error) from None
+                problem = "is not a catalog as --discover writes it"
+                settings.refuse([settings.not_json("--catalog", catalog.name, problem, error)])
         tap = cls(
             config=config.config,
             parse_env_config=config.parse_env,
@@ -154,13 +190,6 @@ class ConnectedTap(Tap):
             state=None if state is None else state.buffer.read(),
         )
         tap.sync_all()
-
-
-def _unreadable(option: str, path: str, what: str, error: Exception) -> ConfigValidationError:
-    """Say which file is not what it must be, and where; never what it holds."""
-    line, column = getattr(error, "lineno", None), getattr(error, "colno", None)  # the SDK may parse by simplejson
-    where = f" (line {line}, column {column})" if line else ""
-    return ConfigValidationError(f"{option} {path} is not {what}{where}")
 
 
 def _with_metadata_methods(catalog: Any) -> Any:  # noqa: ANN401

@@ -35,7 +35,6 @@ def snapshots() -> dict[str, str]:
     return {
         "messages.jsonl": messages(run),
         "catalog.json": pretty(discover()),
-        "catalog_with_secrets.json": pretty(discover(include_secrets=True)),
     }
 
 
