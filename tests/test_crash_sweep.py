@@ -76,7 +76,7 @@ def check_the_truth(target: SimulatedTarget) -> None:
     """Hold the tables against the world that the last run has seen."""
     connected = {(name, item["instanceId"]) for name, items in AFTER.items() for item in items}
     assert target.connected() == connected
-    assert {key for key, row in target.last_changes().items() if row["change"] == "connected"} == connected
+    assert {key for key, row in target.last_changes().items() if row["change_type"] == "connected"} == connected
     hooks = [hook for items in AFTER.values() for item in items for hook in item["Webhook"]]
     here = {instance_id for _, instance_id in connected}
     for stream, expected in (

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from singer_sdk.exceptions import ConfigValidationError
 
 from demo.codechat import CodeChat, World
-from tap_instances.state import is_partition
+from tap_instances.memory import read_bookmarks
 from tap_instances.streams import ConnectionChangesStream, WebhookEventsStream, WebhooksStream
 from tap_instances.tap import TapInstances
 from tests.kit.pages import (
@@ -187,10 +187,10 @@ def test_json_parses_and_settings_are_ones_that_the_tap_takes(block: Block) -> N
 
 def test_the_state_that_is_shown_is_one_that_the_tap_understands() -> None:
     [state] = [json.loads(block.text) for block in blocks("json") if "bookmarks" in block.text]
-    kinds = {stream.name: stream.seen_type for stream in (WebhooksStream, WebhookEventsStream, ConnectionChangesStream)}
-    for name, bookmark in state["bookmarks"].items():
-        for partition in bookmark["partitions"]:
-            assert is_partition(partition, kinds[name])
+    kinds = {stream.name: stream.bookmark_type for stream in STREAMS}
+    read = read_bookmarks(state, kinds, [])
+    assert json.loads(msgspec.json.encode(read)) == state["bookmarks"]
+    assert all(isinstance(partition, Partition) for bookmark in read.values() for partition in bookmark["partitions"])
 
 
 @pytest.mark.parametrize("block", [block for block in blocks("json") if "stream_maps" in block.text], ids=name_of)

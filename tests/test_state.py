@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tap_instances.changes import FIRST_SYNC
 from tests.kit.support import discover, run_cli, select
 from tests.kit.wire import Wire, ids, instance, webhook
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 REMEMBERING = ("webhooks", "webhook_events")
 INCREMENTAL = (*REMEMBERING, "connection_changes")
-STREAMS = ("businesses", "instances", *INCREMENTAL)
+STREAMS = ("businesses", "instances", *INCREMENTAL, "observations")
 
 
 @pytest.fixture
@@ -35,6 +34,11 @@ def partitions(state: dict[str, Any], stream: str) -> dict[str, dict[str, Any]]:
     return {entry["context"]["business_id"]: entry for entry in state["bookmarks"][stream]["partitions"]}
 
 
+def memories(state: dict[str, Any], stream: str) -> dict[str, Any]:
+    """Give business id -> what a stream remembers of its listed instances."""
+    return {business_id: partition["seen"] for business_id, partition in partitions(state, stream).items()}
+
+
 def seen(state: dict[str, Any], stream: str, business_id: str) -> Any:  # noqa: ANN401
     """Give what is remembered."""
     return partitions(state, stream)[business_id]["seen"]
@@ -50,7 +54,7 @@ def test_a_second_run_over_an_unchanged_world_emits_nothing_twice(wire: Wire) ->
     assert [second.records(stream) for stream in INCREMENTAL] == [[], [], []]
     assert ids(second, "instances") == ["i1", "i2", "i3"]
     for stream in REMEMBERING:
-        assert partitions(second.state, stream) == partitions(first.state, stream)
+        assert memories(second.state, stream) == memories(first.state, stream)
 
 
 @pytest.mark.parametrize("reordered", ["instances", "webhooks"])
@@ -92,13 +96,13 @@ def test_a_reconnected_instance_brings_its_old_webhooks(wire: Wire) -> None:
     wire.answers["b"] = [instance("i3", webhook("w4", old))]
     second = wire.sync(first.state)
     assert ids(second, "webhooks") == ids(second, "webhook_events") == ["w4"]
+    assert second.records("webhooks")[0]["updated_at"] == "2024-11-01T00:00:00Z"
     wire.answers["b"] = []
     third = wire.sync(second.state)
     assert [third.records(stream) for stream in REMEMBERING] == [[], []]
-    wire.answers["b"] = [instance("i3", webhook("w4", old))]
+    wire.answers["b"] = [instance("i3", webhook("w4", old, enabled=False), webhook("w9", old))]
     fourth = wire.sync(third.state)
-    assert ids(fourth, "webhooks") == ids(fourth, "webhook_events") == ["w4"]
-    assert fourth.records("webhooks")[0]["updated_at"] == "2024-11-01T00:00:00Z"
+    assert (ids(fourth, "webhooks"), ids(fourth, "webhook_events")) == (["w4", "w9"], ["w9"])  # what the table lacks
 
 
 # ------------------------------------------------------------------------------------------------------ deletions
@@ -129,14 +133,15 @@ def test_events_that_are_gone_from_a_listed_webhook_get_a_deleted_row_and_can_co
     assert ids(wire.sync(gone.state), "webhook_events") == ["w4"]
 
 
-def test_a_vanished_instance_is_forgotten_and_nothing_of_it_is_deleted(wire: Wire) -> None:
+def test_a_vanished_instance_is_away_and_nothing_of_it_is_deleted(wire: Wire) -> None:
     first = wire.sync()
     wire.answers["a"] = [instance("i2", webhook("w3"))]
     second = wire.sync(first.state)
     for stream in REMEMBERING:
         assert second.records(stream) == []
         assert set(seen(second.state, stream, "a")) == {"i2"}
-    assert seen(second.state, "connection_changes", "a") == "i2"
+        assert set(partitions(second.state, stream)["a"]["away"]) == {"i1"}
+    assert seen(second.state, "connection_changes", "a") == ["i2"]
 
 
 def test_a_webhook_that_moves_to_another_instance_is_not_deleted(wire: Wire) -> None:
@@ -155,21 +160,12 @@ def test_an_instance_that_moves_between_businesses_takes_its_webhooks_with_it(
     first = wire.sync()
     wire.answers[source], wire.answers[other] = [], [instance("i1", webhook("w1"))]
     second = wire.sync(first.state)
-    assert ids(second, "webhooks") == ["w1"]
+    assert ids(second, "webhooks") == []  # the table has it
     assert [row["business_id"] for row in second.records("instances")] == [other]
-    changes = {(row["business_id"], row["change"]) for row in second.records("connection_changes")}
+    changes = {(row["business_id"], row["change_type"]) for row in second.records("connection_changes")}
     assert changes == {(source, "disconnected"), (other, "connected")}
     assert not seen(second.state, "webhooks", source)
     assert wire.sync(second.state).records("webhooks") == []
-
-
-def test_what_was_deleted_while_nobody_could_see_it_stays_as_it_was_loaded(wire: Wire) -> None:
-    """A limit that the documentation tells: an instance that is not listed is forgotten."""
-    state = wire.sync().state
-    wire.answers["a"] = [instance("i2", webhook("w3"))]
-    state = wire.sync(state).state
-    wire.answers["a"] = [instance("i1", webhook("w1")), instance("i2", webhook("w3"))]
-    assert ids(wire.sync(state), "webhooks") == ["w1"]
 
 
 # --------------------------------------------------------------------------------- what cannot be read, or is twice
@@ -260,12 +256,18 @@ def test_an_instance_listed_twice_of_which_one_cannot_be_read_remembers_the_othe
     assert ids(second, "webhooks") == ["-w4"]
 
 
-def test_a_webhook_listed_under_two_instances_is_deleted_when_both_have_lost_it(wire: Wire) -> None:
-    wire.answers["b"] = [instance("i3", webhook("w4")), instance("i4", webhook("w4"))]
+def test_a_webhook_listed_under_two_instances_is_emitted_at_each_run_and_deleted_when_both_have_lost_it(
+    wire: Wire,
+) -> None:
+    wire.answers["b"] = [instance("i3", webhook("w4", name="crm")), instance("i4", webhook("w4", name="other"))]
     state = wire.sync().state
-    wire.answers["b"] = [instance("i3", webhook("w4")), instance("i4")]
-    one = wire.sync(state)
-    assert ids(one, "webhooks") == []
+    again = wire.sync(state)
+    assert [row["name"] for row in again.records("webhooks")] == ["crm", "other"]
+    assert ids(again, "webhook_events") == ["w4", "w4"]
+    wire.answers["b"] = [instance("i3", webhook("w4", name="crm")), instance("i4")]
+    one = wire.sync(again.state)
+    assert [(row["name"], row["deleted_at"]) for row in one.records("webhooks")] == [("crm", None)]
+    assert ids(wire.sync(one.state), "webhooks") == []
     wire.answers["b"] = [instance("i3"), instance("i4")]
     assert ids(wire.sync(one.state), "webhooks") == ["-w4"]
 
@@ -415,7 +417,7 @@ def test_a_connection_change_says_between_which_two_syncs_it_happened(wire: Wire
     wire.answers = {"a": [instance("i1"), instance("i2")]}
     first = wire.sync()
     [at_first] = {row["observed_at"] for row in first.records("businesses")}
-    expected = {"business_id": "a", "change": "connected", "previous_observed_at": FIRST_SYNC, "observed_at": at_first}
+    expected = {"business_id": "a", "change_type": "connected", "previous_observed_at": at_first, "observed_at": at_first}
     rows = first.records("connection_changes")
     assert rows == [{**expected, "instance_id": "i1"}, {**expected, "instance_id": "i2"}]
 
@@ -426,8 +428,8 @@ def test_a_connection_change_says_between_which_two_syncs_it_happened(wire: Wire
     [now] = {row["observed_at"] for row in second.records("businesses")}
     times = {"business_id": "a", "previous_observed_at": at_between, "observed_at": now}
     assert second.records("connection_changes") == [
-        {**times, "instance_id": "i3", "change": "connected"},
-        {**times, "instance_id": "i1", "change": "disconnected"},
+        {**times, "instance_id": "i3", "change_type": "connected"},
+        {**times, "instance_id": "i1", "change_type": "disconnected"},
     ]
 
 
@@ -487,7 +489,7 @@ def test_a_stream_whose_state_is_nonsense_is_synced_in_full(wire: Wire, stream: 
 
 
 NO_PARTITION: list[tuple[str, Any]] = [
-    ("version", 2),
+    ("version", 3),
     ("version", None),
     ("seen", None),
     ("seen", [["i1"]]),
@@ -511,7 +513,7 @@ def test_a_business_whose_state_is_nonsense_is_synced_in_full(
     assert ids(run, stream) == (["i1", "i2"] if stream == "connection_changes" else ["w1", "w2", "w3"])
     assert [run.records(other) for other in INCREMENTAL if other != stream] == [[], []]
     for other in REMEMBERING:
-        assert partitions(run.state, other) == partitions(first.state, other)
+        assert memories(run.state, other) == memories(first.state, other)
 
 
 @pytest.mark.parametrize("entry", [None, 5, "text", [], {}, {"context": None}, {"context": []}, {"context": {}},
@@ -524,7 +526,8 @@ def test_a_partition_of_nobody_is_a_warning_and_concerns_nobody(wire: Wire, entr
     run = wire.sync(broken)
     assert len(run.lines("WARNING")) == 1
     assert [run.records(stream) for stream in INCREMENTAL] == [[], [], []]
-    assert run.state["bookmarks"]["webhooks"] == first.state["bookmarks"]["webhooks"]
+    assert memories(run.state, "webhooks") == memories(first.state, "webhooks")
+    assert len(run.state["bookmarks"]["webhooks"]["partitions"]) == 2
 
 
 def test_two_partitions_of_a_business_are_not_understood(wire: Wire) -> None:

@@ -25,7 +25,7 @@ SAME: Final = {
     "instances": "name",
     "webhooks": "name",
     "webhook_events": "webhook_events_id",
-    "connection_changes": "change",
+    "connection_changes": "change_type",
 }
 
 
@@ -239,7 +239,7 @@ def test_a_filtered_webhook_takes_its_events_along_and_they_come_when_it_passes(
         ({"instances": {"x": "nowhere"}}, "instances"),
         ({"webhooks": {"__filter__": "nowhere"}}, "webhooks"),
         ({"businesses": {"__filter__": "name > 5"}}, "businesses"),
-        ({"connection_changes": {"x": "change + 1"}}, "connection_changes"),
+        ({"connection_changes": {"x": "change_type + 1"}}, "connection_changes"),
     ],
 )
 def test_an_expression_that_fails_on_a_row_is_one_clear_error(

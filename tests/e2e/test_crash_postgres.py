@@ -66,7 +66,7 @@ def check(place: Warehouse, answers: dict[str, list[dict[str, Any]]]) -> None:
     enabled = {row["webhook_id"]: row["enabled"] for row in place.query("select webhook_id, enabled from webhooks")}
     assert all(enabled[hook["webhookId"]] == hook["enabled"] for hooks in owners.values() for hook in hooks)
     changes = place.query("select * from connection_changes order by observed_at")
-    last = {(row["business_id"], row["instance_id"]): row["change"] for row in changes}
+    last = {(row["business_id"], row["instance_id"]): row["change_type"] for row in changes}
     assert {key for key, change in last.items() if change == "connected"} == listed(answers)
 
 

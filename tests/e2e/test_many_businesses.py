@@ -119,7 +119,7 @@ def test_runs_side_by_side_delete_in_their_own_schema_only(synced: list[Synced])
         assert ids(second["instances"], deleted=False) == now
         assert ids(second["instances"], deleted=True) == before - now
         assert {row["business_id"] for row in second["instances"]} == {one.business.id}
-        changes = {(row["instance_id"], row["change"]) for row in second["connection_changes"]}
+        changes = {(row["instance_id"], row["change_type"]) for row in second["connection_changes"]}
         assert {(dropped, "disconnected") for dropped in before - now} < changes, "the state was its own, and kept"
         assert len(second["connection_changes"]) == len(before) + len(before ^ now)
 

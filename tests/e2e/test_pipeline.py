@@ -208,7 +208,7 @@ def test_the_next_run_recovers_with_the_state_from_before_the_failure(
     story: Story,
 ) -> None:
     assert story.recovered.code == 0, story.recovered.said
-    [dropped] = [row for row in story.recovered.tables["connection_changes"] if row["change"] == "disconnected"]
+    [dropped] = [row for row in story.recovered.tables["connection_changes"] if row["change_type"] == "disconnected"]
     assert dropped["instance_id"] == DROPPED
     assert utc(dropped["previous_observed_at"]) == observed(story.unchanged.tables)
     assert utc(dropped["observed_at"]) == observed(story.recovered.tables)

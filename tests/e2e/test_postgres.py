@@ -284,7 +284,7 @@ def test_the_next_run_recovers_what_the_failed_one_missed(story: Story) -> None:
     run = story.recovered
     failed = len(story.failed.tables["connection_changes"])
     changes = [row for row in run.tables["connection_changes"] if utc(row["previous_observed_at"]).year > 1970]
-    told = {(row["instance_id"], row["change"]) for row in changes}
+    told = {(row["instance_id"], row["change_type"]) for row in changes}
     assert told == {(DROPS, "disconnected"), (DROPS, "connected"), (story.dropped_later, "disconnected")}
     assert len(run.tables["connection_changes"]) == failed + 2
     # Two businesses, all instances, the changes, and all webhooks of the one that came back.

@@ -13,7 +13,7 @@ from tap_instances.tap import TapInstances
 from tests.kit.support import TOKEN, Run, logged, sync
 
 BUSINESS: Final = "9531985d-5d9d-49f8-9818-e811892f902b"  # of connected.json
-STREAMS: Final = ("businesses", "instances", "webhooks", "webhook_events", "connection_changes")
+STREAMS: Final = ("businesses", "instances", "webhooks", "webhook_events", "connection_changes", "observations")
 
 
 def settings(server: CodeChat, **more: Any) -> dict[str, Any]:  # noqa: ANN401

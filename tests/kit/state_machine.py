@@ -262,7 +262,7 @@ class StateMachine(RuleBasedStateMachine):
     def check_the_connection_changes(self) -> None:
         """The changes, one after the other, end in what is connected; but for those of a run that was lost."""
         last = self.target.last_changes()
-        connected = {place for place, row in last.items() if row["change"] == "connected"}
+        connected = {place for place, row in last.items() if row["change_type"] == "connected"}
         for name, owner in connected ^ self.target.connected():
             row = last[name, owner]  # without any, nothing was told of what is connected
             assert row["observed_at"] not in self.known_at[name], "the run that told it was kept"

@@ -81,5 +81,7 @@ def webhook(webhook_id: str, updated_at: str = "2025-05-01T00:00:00.000Z", **val
 
 def ids(run: Run, stream: str) -> list[str]:
     """Give the ids of the rows of a stream, in their order, a deleted one's with a minus."""
-    key = "instance_id" if stream in {"instances", "connection_changes"} else "webhook_id"
+    keys = {"businesses": "business_id", "observations": "business_id"}
+    keys |= {"instances": "instance_id", "connection_changes": "instance_id"}
+    key = keys.get(stream, "webhook_id")
     return [f"{'-' if row.get('deleted_at') else ''}{row[key]}" for row in run.records(stream)]
