@@ -20,7 +20,6 @@ from singer_sdk.exceptions import ConfigValidationError
 
 from demo.codechat import CodeChat, World
 from tap_instances.memory import read_bookmarks
-from tap_instances.streams import ConnectionChangesStream, WebhookEventsStream, WebhooksStream
 from tap_instances.tap import TapInstances
 from tests.kit.pages import (
     anchors,

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-
 from tap_instances.state import Partitions, is_partition
 
 NO_PARTITION: list[Any] = [None, 1, "text", [], {}, [{}]]

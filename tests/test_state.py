@@ -417,7 +417,12 @@ def test_a_connection_change_says_between_which_two_syncs_it_happened(wire: Wire
     wire.answers = {"a": [instance("i1"), instance("i2")]}
     first = wire.sync()
     [at_first] = {row["observed_at"] for row in first.records("businesses")}
-    expected = {"business_id": "a", "change_type": "connected", "previous_observed_at": at_first, "observed_at": at_first}
+    expected = {
+        "business_id": "a",
+        "change_type": "connected",
+        "previous_observed_at": at_first,
+        "observed_at": at_first,
+    }
     rows = first.records("connection_changes")
     assert rows == [{**expected, "instance_id": "i1"}, {**expected, "instance_id": "i2"}]
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.kit.state_machine import StateMachine, WithActivateVersion
+from tests.kit.state_machine import FullTable, StateMachine, WithActivateVersion
 
 EXAMPLES = int(os.environ.get("STATE_EXAMPLES", "60"))
 STEPS = 50  # of an example, at most
 
 
-@pytest.mark.parametrize("machine", [StateMachine, WithActivateVersion])
+@pytest.mark.parametrize("machine", [StateMachine, WithActivateVersion, FullTable])
 def test_after_a_whole_run_the_tables_are_the_world(
     machine: type[StateMachine], capsys: pytest.CaptureFixture[str]
 ) -> None:

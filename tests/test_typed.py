@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec import DecodeError, Raw
 from msgspec.json import decode
+from tap_instances.typed import MAX_LEARNT, TypedReader, looks_odd
 
 from demo.codechat import FLAGS, World
 from tap_instances import records
 from tap_instances.columns import api_columns
 from tap_instances.records import Findings, Reading
-from tap_instances.typed import MAX_LEARNT, TypedReader, looks_odd
 from tap_instances.values import parse_json
 
 BUSINESS = "b-1"
