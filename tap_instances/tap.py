@@ -57,7 +57,7 @@ class TapInstances(ConnectedTap):
         Raises:
             SnapshotError: the list is needed and cannot be read.
         """
-        entries = self.config.get("businesses") or ([self.config] if self.config.get("business_id") else [])
+        entries = settings.businesses(self.config)
         named = {entry["business_id"]: entry.get("auth_token") for entry in entries}
         if named and all(named.values()):
             return find_tokens(named, [])
@@ -72,16 +72,16 @@ class TapInstances(ConnectedTap):
     @cached_property
     def client(self) -> Client:
         """HTTP client for ``api_url``, created on first use."""
-        api_url, config = self.config["api_url"].strip(), self.config
+        api_url, config = self.config["api_url"], self.config
         parts = urlsplit(api_url)
         if parts.scheme == "http" and not LOOPBACK.match(parts.hostname or ""):
             self.logger.warning("api_url is plain http: tokens and data cross the network unencrypted; use https")
         return Client(
             api_url,
             headers=config.get("headers") or {},
-            concurrency=int(config["concurrency"]),  # JSON Schema takes 4.0 for an integer
-            request_timeout=int(config["request_timeout"]),
-            max_retries=int(config["max_retries"]),
+            concurrency=config["concurrency"],
+            request_timeout=config["request_timeout"],
+            max_retries=config["max_retries"],
             user_agent=config.get("user_agent") or f"{self.name}/{self.plugin_version}",
         )
 
