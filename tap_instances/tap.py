@@ -13,7 +13,7 @@ from typing_extensions import override
 from tap_instances import settings
 from tap_instances.businesses import all_listed, find_tokens
 from tap_instances.client import Client, SnapshotError
-from tap_instances.memory import read_bookmarks
+from tap_instances.memory import Partition, read_bookmarks
 from tap_instances.run import Run
 from tap_instances.sdk.tap import ConnectedTap
 from tap_instances.streams import (
@@ -114,7 +114,22 @@ class TapInstances(ConnectedTap):
         self._state = {"bookmarks": bookmarks}
         run = Run(self.streams, bookmarks, self.client, businesses, self.write_state, self.plugin_version)
         self.failed = run.failed
+        if run.activate and not settings.businesses(self.config) and self._lacks_some(bookmarks, ids):
+            # It may be a mistake of the server's, and a version would delete the rows of those that are not listed.
+            self.logger.warning("no ACTIVATE_VERSION: the server lists no businesses, or lacks one of an earlier run")
+            run.activate = False
         return run
+
+    @staticmethod
+    def _lacks_some(bookmarks: dict[str, Any], ids: set[str]) -> bool:
+        """Return whether no business is listed, or not every one that the state remembers."""
+        known = [
+            entry for bookmark in bookmarks.values() if isinstance(bookmark, dict) for entry in bookmark["partitions"]
+        ]
+        # Of businesses that are not listed, partitions that are not understood are kept as they came.
+        return not ids or any(
+            not isinstance(entry, Partition) or entry.context.business_id not in ids for entry in known
+        )
 
     def write_state(self) -> None:
         """Write a STATE message."""
