@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from typing_extensions import override
 
 from tap_instances.redact import MASK
+from tap_instances.settings import BUSINESS_ID, TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-TOKEN: Final = re.compile(r"[\x21-\x7e]+")  # what an Authorization header can carry after "Bearer "
 MAX_NAME: Final = 100  # characters of an invalid id that are shown
 
 
@@ -44,13 +44,13 @@ class ListedBusiness(NamedTuple):
 
 
 def is_business_id(value: object) -> bool:
-    """Return whether a value can be a business's id: a segment of the path, and a part of a log line."""
-    return isinstance(value, str) and value not in {"", ".", ".."} and value.isprintable()
+    """Return whether a value can be a business's id, by the rule of the setting."""
+    return isinstance(value, str) and bool(re.fullmatch(BUSINESS_ID, value))
 
 
 def is_token(value: object) -> bool:
-    """Return whether a value can be sent as a bearer token."""
-    return isinstance(value, str) and bool(TOKEN.fullmatch(value))
+    """Return whether a value can be a token, by the rule of the setting."""
+    return isinstance(value, str) and bool(re.fullmatch(TOKEN, value))
 
 
 def find_tokens(named: Mapping[str, str | None], listed: Sequence[ListedBusiness]) -> list[Business]:

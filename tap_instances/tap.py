@@ -13,7 +13,7 @@ from typing_extensions import override
 from tap_instances import settings
 from tap_instances.businesses import all_listed, find_tokens
 from tap_instances.client import Client, SnapshotError
-from tap_instances.memory import read_bookmarks
+from tap_instances.memory import Partition, read_bookmarks
 from tap_instances.run import Run
 from tap_instances.sdk.tap import ConnectedTap
 from tap_instances.streams import (
@@ -57,7 +57,7 @@ class TapInstances(ConnectedTap):
         Raises:
             SnapshotError: the list is needed and cannot be read.
         """
-        entries = self.config.get("businesses") or ([self.config] if self.config.get("business_id") else [])
+        entries = settings.businesses(self.config)
         named = {entry["business_id"]: entry.get("auth_token") for entry in entries}
         if named and all(named.values()):
             return find_tokens(named, [])
@@ -72,16 +72,16 @@ class TapInstances(ConnectedTap):
     @cached_property
     def client(self) -> Client:
         """HTTP client for ``api_url``, created on first use."""
-        api_url, config = self.config["api_url"].strip(), self.config
+        api_url, config = self.config["api_url"], self.config
         parts = urlsplit(api_url)
         if parts.scheme == "http" and not LOOPBACK.match(parts.hostname or ""):
             self.logger.warning("api_url is plain http: tokens and data cross the network unencrypted; use https")
         return Client(
             api_url,
             headers=config.get("headers") or {},
-            concurrency=int(config["concurrency"]),  # JSON Schema takes 4.0 for an integer
-            request_timeout=int(config["request_timeout"]),
-            max_retries=int(config["max_retries"]),
+            concurrency=config["concurrency"],
+            request_timeout=config["request_timeout"],
+            max_retries=config["max_retries"],
             user_agent=config.get("user_agent") or f"{self.name}/{self.plugin_version}",
         )
 
@@ -114,7 +114,22 @@ class TapInstances(ConnectedTap):
         self._state = {"bookmarks": bookmarks}
         run = Run(self.streams, bookmarks, self.client, businesses, self.write_state, self.plugin_version)
         self.failed = run.failed
+        if run.activate and not settings.businesses(self.config) and self._lacks_some(bookmarks, ids):
+            # It may be a mistake of the server's, and a version would delete the rows of those that are not listed.
+            self.logger.warning("no ACTIVATE_VERSION: the server lists no businesses, or lacks one of an earlier run")
+            run.activate = False
         return run
+
+    @staticmethod
+    def _lacks_some(bookmarks: dict[str, Any], ids: set[str]) -> bool:
+        """Return whether no business is listed, or not every one that the state remembers."""
+        known = [
+            entry for bookmark in bookmarks.values() if isinstance(bookmark, dict) for entry in bookmark["partitions"]
+        ]
+        # Of businesses that are not listed, partitions that are not understood are kept as they came.
+        return not ids or any(
+            not isinstance(entry, Partition) or entry.context.business_id not in ids for entry in known
+        )
 
     def write_state(self) -> None:
         """Write a STATE message."""

@@ -14,7 +14,7 @@ from tests.kit.support import Run, run_cli, sync
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.kit.faults import Act
+    from tests.kit.faults import Act, Connection
 
 LIST_PATH: Final = "/api/v2/admin/business"
 OWN_TOKEN: Final = "not-a-real-own-token"
@@ -44,7 +44,9 @@ def listing(*items: object) -> dict[str, tuple[Act, ...]]:
     return {LIST: (answer(200, list(items)),)}
 
 
-GOOD: Final = answer(200, {"Instances": [{"instanceId": "i", "Webhook": []}]})
+def good(connection: Connection) -> None:
+    """Answer with one instance of the business that is asked for."""
+    answer(200, {"Instances": [{"instanceId": connection.request.business, "Webhook": []}]})(connection)
 
 
 def synced(run: Run) -> list[str]:
@@ -77,7 +79,7 @@ def test_the_admin_token_alone_reads_all_that_are_listed_in_their_order() -> Non
 
 def test_the_admin_token_finds_only_the_tokens_that_are_missing() -> None:
     named = ("b-2", {"business_id": "b-3", "auth_token": OWN_TOKEN}, "b-1")
-    with FaultServer(GOOD, businesses=listing(item("b-1"), item("b-2"), item("b-3"), item("b-4"))) as server:
+    with FaultServer(good, businesses=listing(item("b-1"), item("b-2"), item("b-3"), item("b-4"))) as server:
         run = sync(config(server.url, *named, concurrency=1))
         tokens = [request.token for request in server.requests]
     assert run.returncode == 0
@@ -86,7 +88,7 @@ def test_the_admin_token_finds_only_the_tokens_that_are_missing() -> None:
 
 
 def test_the_admin_token_finds_the_token_of_a_single_business() -> None:
-    with FaultServer(GOOD, businesses=listing(item("b-1"), item("b-2"))) as server:
+    with FaultServer(good, businesses=listing(item("b-1"), item("b-2"))) as server:
         run = sync(config(server.url, business_id="b-2"))
         assert paths(server) == [LIST, "b-2"]
     assert synced(run) == ["b-2"]
@@ -94,33 +96,48 @@ def test_the_admin_token_finds_the_token_of_a_single_business() -> None:
 
 def test_the_list_is_not_asked_for_where_every_business_has_its_token() -> None:
     own = {"business_id": "b-1", "auth_token": OWN_TOKEN}
-    with FaultServer(GOOD, businesses=listing()) as server:
+    with FaultServer(good, businesses=listing()) as server:
         assert sync(config(server.url, own)).returncode == 0
         assert sync(config(server.url, business_id="b-1", auth_token=OWN_TOKEN)).returncode == 0
         assert paths(server) == ["b-1", "b-1"]
 
 
 def test_a_deleted_business_is_read_if_it_is_named() -> None:
-    with FaultServer(GOOD, businesses=listing(item("b-1", deleted="2025-01-01T00:00:00Z"))) as server:
+    with FaultServer(good, businesses=listing(item("b-1", deleted="2025-01-01T00:00:00Z"))) as server:
         assert synced(sync(config(server.url, "b-1"))) == ["b-1"]
 
 
 def test_a_deleted_namesake_is_passed_over() -> None:
     gone = item("b-1", "not-a-real-old-token", deleted="2025-01-01T00:00:00Z")
-    with FaultServer(GOOD, businesses=listing(gone, item("b-1"))) as server:
+    with FaultServer(good, businesses=listing(gone, item("b-1"))) as server:
         for named in ((), ("b-1",)):
             assert synced(sync(config(server.url, *named))) == ["b-1"]
         assert {request.token for request in server.requests} == {ADMIN_TOKEN, "not-a-real-found-token-of-b-1"}
 
 
 def test_an_empty_list_is_a_warning_and_a_good_run() -> None:
-    with FaultServer(GOOD, businesses=listing(item("b-1", deleted="2025-01-01T00:00:00Z"))) as server:
+    with FaultServer(good, businesses=listing(item("b-1", deleted="2025-01-01T00:00:00Z"))) as server:
         run = sync(config(server.url))
         assert paths(server) == [LIST]
     assert run.returncode == 0
     assert run.of("RECORD") == run.of("ACTIVATE_VERSION") == []
     [line] = run.lines("WARNING")
     assert "the server lists no businesses" in line
+
+
+@pytest.mark.parametrize("left", [[], [item("b-1")], [item("b-1"), item("b-2", deleted="2025-01-01T00:00:00Z")]])
+def test_a_shorter_list_activates_no_version_and_keeps_the_state(left: list[dict[str, Any]]) -> None:
+    more = {"emit_activate_version_messages": True}
+    with FaultServer(good, businesses=listing(item("b-1"), item("b-2"))) as server:
+        first = sync(config(server.url, **more))
+    with FaultServer(good, businesses=listing(*left)) as server:
+        second = sync(config(server.url, **more), state=first.state)
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert first.of("ACTIVATE_VERSION")
+    assert second.of("ACTIVATE_VERSION") == []
+    for stream, bookmark in first.state["bookmarks"].items():
+        [removed] = [entry for entry in bookmark["partitions"] if entry["context"]["business_id"] == "b-2"]
+        assert removed in second.state["bookmarks"][stream]["partitions"]
 
 
 def test_a_new_business_begins_complete_beside_an_old_state() -> None:
@@ -185,7 +202,7 @@ ALONE: Final[dict[str, tuple[tuple[str, ...], list[dict[str, Any]], str, str]]] 
 @pytest.mark.parametrize("case", ALONE)
 def test_one_that_the_list_does_not_open_fails_alone_by_name(case: str) -> None:
     named, listed, failing, why = ALONE[case]
-    with FaultServer(GOOD, businesses=listing(*listed)) as server:
+    with FaultServer(good, businesses=listing(*listed)) as server:
         run = sync(config(server.url, *named))
         assert paths(server) == [LIST, "b-1"]
     assert run.returncode == 1
@@ -221,7 +238,7 @@ FAILED: Final[dict[str, tuple[Act, tuple[str, ...], int]]] = {
 def test_a_list_that_cannot_be_read_fails_the_run(case: str) -> None:
     act, words, requests = FAILED[case]
     named = (("b-1", {"business_id": "b-2", "auth_token": OWN_TOKEN}), ())[len(case) % 2]  # either way
-    with FaultServer(GOOD, businesses={LIST: (act,)}) as server:
+    with FaultServer(good, businesses={LIST: (act,)}) as server:
         run = run_cli(config(server.url, *named, max_retries=requests - 1))
         assert paths(server) == [LIST] * requests
     assert run.returncode == 1
@@ -233,7 +250,7 @@ def test_a_list_that_cannot_be_read_fails_the_run(case: str) -> None:
 
 
 def test_the_list_is_asked_for_again_like_any_request() -> None:
-    with FaultServer(GOOD, businesses={LIST: (answer(503, b""), reset(), answer(200, [item("b-1")]))}) as server:
+    with FaultServer(good, businesses={LIST: (answer(503, b""), reset(), answer(200, [item("b-1")]))}) as server:
         run = sync(config(server.url, max_retries=2))
         assert paths(server) == [LIST] * 3 + ["b-1"]
     assert run.returncode == 0
@@ -306,7 +323,7 @@ def test_no_token_or_header_reaches_an_output_though_every_business_echoes_them(
     )
     script = listing(*ITEMS) | {f"b-{status}": (echo(status),) for status in STATUSES}
     script["b-other"] = (answer(401, {"message": f"not one of {OTHERS}"}),)
-    with FaultServer(GOOD, businesses=script | {"own": (echo(401),)}) as server:
+    with FaultServer(good, businesses=script | {"own": (echo(401),)}) as server:
         run = run_cli(config(server.url, *entries, headers=HEADERS), env=DEBUG)
         check_nothing_secret(run, server)
     assert len(run.lines("ERROR")) > len(STATUSES)
@@ -314,7 +331,7 @@ def test_no_token_or_header_reaches_an_output_though_every_business_echoes_them(
 
 @pytest.mark.parametrize("status", [200, 401, 500])
 def test_no_admin_token_or_header_reaches_an_output_though_the_list_echoes_them(status: int) -> None:
-    with FaultServer(GOOD, businesses={LIST: (echo(status),)}) as server:
+    with FaultServer(good, businesses={LIST: (echo(status),)}) as server:
         run = run_cli(config(server.url, headers=HEADERS, max_retries=1), env=DEBUG)
         check_nothing_secret(run, server)
     assert len(run.lines("ERROR")) == 1

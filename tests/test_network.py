@@ -25,6 +25,7 @@ from tests.kit.faults import (
     TOKEN,
     FaultServer,
     answer,
+    head,
     leave_surroundings,
     raw,
     redirect,
@@ -175,6 +176,13 @@ def test_plain_http_to_a_tls_port_says_to_change_the_scheme(tls: Callable[..., s
         run = sync(settings(server.url.replace("https:", "http:"), max_retries=0))
     [line] = run.lines("ERROR")
     assert line.endswith("; if this port has TLS, change http to https in api_url")
+
+
+def test_a_connection_that_ends_in_a_body_says_nothing_of_the_scheme() -> None:
+    with FaultServer(reset(head(Content_Length=9) + b"{")) as server:
+        run = sync(settings(server.url, max_retries=0))
+    [line] = run.lines("ERROR")
+    assert line.endswith("see that the server is up and that this machine can reach it")
 
 
 @pytest.mark.parametrize(
