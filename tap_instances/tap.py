@@ -89,7 +89,8 @@ class TapInstances(ConnectedTap):
 
     def sync_all(self) -> None:  # type: ignore[misc]  # the SDK declares it final; its Stream.sync is entered so
         """Sync every business; exit non-zero if one failed, which :attr:`failed` then tells, or a record had no key."""
-        self._run().run()
+        if any(stream.selected for stream in self.streams.values()):  # if none is, a warning was logged
+            self._run().run()
 
     def check(self) -> dict[str, Exception]:
         """Ask every business, without writing anything; return those that fail: business id -> why."""

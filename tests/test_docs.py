@@ -184,12 +184,12 @@ def test_json_parses_and_settings_are_ones_that_the_tap_takes(block: Block) -> N
         assert refusals(value if "api_url" in value else complete | value) == []
 
 
-def test_the_state_that_is_shown_is_one_that_the_tap_understands() -> None:
+def test_the_state_that_is_shown_is_one_that_the_tap_understands(caplog: pytest.LogCaptureFixture) -> None:
     [state] = [json.loads(block.text) for block in blocks("json") if "bookmarks" in block.text]
-    kinds = {stream.name: stream.bookmark_type for stream in STREAMS}
-    read = read_bookmarks(state, kinds, [])
-    assert json.loads(msgspec.json.encode(read)) == state["bookmarks"]
-    assert all(isinstance(partition, Partition) for bookmark in read.values() for partition in bookmark["partitions"])
+    streams = TapInstances(config={}, validate_config=False).discover_streams()
+    read = read_bookmarks(state, {stream.name: stream.bookmark_type for stream in streams}, set())
+    assert read.keys() == state["bookmarks"].keys()
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("block", [block for block in blocks("json") if "stream_maps" in block.text], ids=name_of)
