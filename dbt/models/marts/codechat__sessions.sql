@@ -1,0 +1,166 @@
+{{ config(materialized='table') }}
+
+-- A table, made anew at each build: an end that nobody told can be learned long after it.
+with changes as (
+    select
+        *,
+        -- The number of the last connected row: a disconnected row can only end what that one began or went on with.
+        sum(case when change_type = 'connected' then 1 else 0 end) over (
+            partition by instance_id
+            order by observed_at, change_type desc, business_id
+            rows between unbounded preceding and current row
+        ) as connected_number
+    from {{ ref('stg_codechat__connection_changes') }}
+),
+
+connected as (
+    select * from changes where change_type = 'connected'
+),
+
+-- Each connected row with the first disconnected row of the same business before the next connected row.
+pairs as (
+    select
+        connected.business_id,
+        connected.instance_id,
+        connected.previous_observed_at,
+        connected.observed_at,
+        min(disconnected.observed_at) as told_at
+    from connected
+    left join changes as disconnected
+        on
+            connected.instance_id = disconnected.instance_id
+            and connected.business_id = disconnected.business_id
+            and connected.connected_number = disconnected.connected_number
+            and disconnected.change_type = 'disconnected'
+    group by
+        connected.business_id, connected.instance_id, connected.previous_observed_at, connected.observed_at
+),
+
+linked as (
+    select
+        *,
+        lag(business_id) over (partition by instance_id order by observed_at, business_id) as last_business_id,
+        lag(observed_at) over (partition by instance_id order by observed_at, business_id) as last_observed_at,
+        lag(told_at) over (partition by instance_id order by observed_at, business_id) as last_told_at
+    from pairs
+),
+
+numbered as (
+    select
+        *,
+        sum(
+            case
+                -- A run without state says once more that the instance is connected; a row with an earlier
+                -- previous_observed_at says that it was not listed then, even where nobody told the end.
+                when
+                    business_id = last_business_id
+                    and last_told_at is null
+                    and (previous_observed_at <= last_observed_at or previous_observed_at >= observed_at)
+                    then 0
+                else 1
+            end
+        ) over (
+            partition by instance_id
+            order by observed_at, business_id
+            rows between unbounded preceding and current row
+        ) as session_number
+    from linked
+),
+
+grouped as (
+    select
+        instance_id,
+        session_number,
+        min(business_id) as business_id,
+        min(previous_observed_at) as previous_observed_at,
+        min(observed_at) as connected_at,
+        max(observed_at) as last_connected_at,
+        max(told_at) as told_at
+    from numbered
+    group by instance_id, session_number
+),
+
+in_order as (
+    select
+        *,
+        lead(business_id) over (partition by instance_id order by session_number) as next_business_id,
+        lead(connected_at) over (partition by instance_id order by session_number) as next_connected_at,
+        lead(previous_observed_at) over (partition by instance_id order by session_number) as next_missed_at
+    from grouped
+),
+
+-- What the reads after a session's last connected row say. A run without state tells all that is connected, so an
+-- instance that it does not tell was not listed.
+later_reads as (
+    select
+        in_order.instance_id,
+        in_order.session_number,
+        min(case when reads.without_state then reads.read_at end) as first_missed_at,
+        max(reads.read_at) as last_read_at
+    from in_order
+    inner join {{ ref('int_codechat__reads') }} as reads
+        on in_order.business_id = reads.business_id and in_order.last_connected_at < reads.read_at
+    where in_order.told_at is null
+    group by in_order.instance_id, in_order.session_number
+),
+
+ended as (
+    select
+        sessions.business_id,
+        sessions.instance_id,
+        sessions.connected_at,
+        businesses.observed_at as business_observed_at,
+        case
+            when sessions.told_at is not null then 'disconnected'
+            when sessions.next_business_id != sessions.business_id then 'moved'
+            when sessions.next_business_id is null and instances.observed_at = businesses.observed_at then null
+            else 'not listed'
+        end as ended_by,
+        sessions.told_at,
+        sessions.next_connected_at,
+        case
+            when sessions.next_business_id is not null
+                then coalesce(later_reads.first_missed_at, sessions.next_missed_at)
+            -- Its row may be gone, if the loader deletes rows.
+            else greatest(
+                sessions.last_connected_at,
+                coalesce(
+                    instances.observed_at,
+                    later_reads.first_missed_at,
+                    later_reads.last_read_at,
+                    sessions.last_connected_at
+                )
+            )
+        end as not_listed_at
+    from in_order as sessions
+    left join {{ ref('stg_codechat__businesses') }} as businesses
+        on sessions.business_id = businesses.business_id
+    left join {{ ref('stg_codechat__instances') }} as instances
+        on sessions.business_id = instances.business_id and sessions.instance_id = instances.instance_id
+    left join later_reads
+        on sessions.instance_id = later_reads.instance_id and sessions.session_number = later_reads.session_number
+),
+
+dated as (
+    select
+        business_id,
+        instance_id,
+        connected_at,
+        case ended_by
+            when 'disconnected' then told_at
+            when 'moved' then next_connected_at
+            when 'not listed' then not_listed_at
+        end as disconnected_at,
+        ended_by,
+        business_observed_at
+    from ended
+)
+
+select
+    business_id,
+    instance_id,
+    connected_at,
+    disconnected_at,
+    ended_by,
+    {{ codechat.seconds('connected_at', 'coalesce(disconnected_at, business_observed_at)') }} as duration_s
+from dated
