@@ -1,0 +1,257 @@
+"""The dbt models tell what was: built on DuckDB and PostgreSQL, and compared with a story's truth."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import duckdb
+import psycopg
+import pytest
+
+from demo.project import ROOT
+from tests.e2e.dbt_world import BUSINESSES, HOURS, Story, tell
+from tools.dbt_docs import PACKAGE, columns, events, schemas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+pytestmark = pytest.mark.e2e
+
+DBT = ROOT / ".venv-dbt" / "bin" / "dbt"
+TYPES = {"string": "text", "boolean": "boolean", "integer": "bigint", "object": "json"}
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A story, the models that were built on its tables, and what dbt said."""
+
+    story: Story
+    said: str
+    query: Callable[[str], list[Row]]
+
+    def rows(self, model: str) -> list[Row]:
+        """Return a model's rows, with times in UTC."""
+        return [
+            {
+                name: value.replace(tzinfo=timezone.utc) if isinstance(value, datetime) else value
+                for name, value in row.items()
+            }
+            for row in self.query(f"select * from {model}")
+        ]
+
+
+def statements(story: Story, *, time: str, more: str) -> Iterable[tuple[str, list[Any]]]:
+    """Give the SQL that makes the tables as a loader does: `time` is the type of times, `more` the loader's columns."""
+    for table, schema in schemas().items():
+        kinds = {name: sql_type(column, time) for name, column in columns(schema).items()}
+        if table == "connection_changes":
+            kinds["change"] = "text"  # of version 1
+        declared = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+        yield f"create table {table} ({declared}{more})", []
+        for row in story.tables[table].values():
+            marks = ", ".join(["?"] * len(row))
+            values = [as_column(value, time) for value in row.values()]
+            yield f"insert into {table} ({', '.join(row)}) values ({marks})", values
+
+
+def sql_type(column: Row, time: str) -> str:
+    """Return a column's type."""
+    types = [column["type"]] if isinstance(column["type"], str) else column["type"]
+    return time if column.get("format") == "date-time" else next(TYPES[kind] for kind in types if kind != "null")
+
+
+def as_column(value: object, time: str) -> object:
+    """Return a value as its column holds it: without a zone, where the column has none."""
+    return value.replace(tzinfo=None) if isinstance(value, datetime) and time == "timestamp" else value
+
+
+def dbt(*arguments: str, folder: Path, **settings: str) -> str:
+    """Run dbt on the package, with no warning allowed."""
+    if not DBT.exists():
+        missing = "dbt is not installed: run `make dbt` once"
+        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+    done = subprocess.run(  # noqa: S603 - no shell, and our own words
+        [str(DBT), "--warn-error", *arguments, "--target-path", str(folder), "--log-path", str(folder)],
+        cwd=PACKAGE,
+        env={name: value for name, value in os.environ.items() if not name.startswith("DBT_")} | settings,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def on_duckdb(story: Story, folder: Path, *arguments: str) -> Built:
+    """Build on a DuckDB file."""
+    database = str(folder / "codechat.duckdb")
+    with duckdb.connect(database) as connection:
+        for sql, values in statements(story, time="timestamp", more=""):
+            connection.execute(sql, values)
+
+    def query(sql: str) -> list[Row]:
+        with duckdb.connect(database, read_only=True) as connection:
+            result = connection.execute(sql)
+            names = [str(column[0]) for column in result.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+    return Built(story, dbt("build", *arguments, folder=folder / "target", DBT_DUCKDB_PATH=database), query)
+
+
+def on_postgres(story: Story, folder: Path, url: str, *arguments: str, time: str, more: str) -> Built:
+    """Build on schemas of their own of a PostgreSQL whose sessions are not in UTC."""
+    schema = f"codechat_{uuid.uuid4().hex[:8]}"
+    options = f"-c search_path={schema} -c timezone=Asia/Kathmandu"
+    with psycopg.connect(url, options=options) as connection:
+        connection.execute(f"create schema {schema}")
+        for sql, values in statements(story, time=time, more=more):
+            connection.execute(sql.replace("?", "%s"), values)
+    server = urlsplit(url)
+    settings = {
+        "DBT_TARGET": "postgres",
+        "DBT_POSTGRES_HOST": server.hostname or "",
+        "DBT_POSTGRES_PORT": str(server.port or 5432),
+        "DBT_POSTGRES_USER": server.username or "",
+        "DBT_POSTGRES_PASSWORD": server.password or "",
+        "DBT_POSTGRES_DBNAME": server.path.lstrip("/"),
+        "DBT_POSTGRES_SCHEMA": schema,
+        "PGTZ": "Asia/Kathmandu",
+    }
+    where = json.dumps({"codechat_schema": schema})
+    said = dbt("build", "--vars", where, *arguments, folder=folder / "target", **settings)
+
+    def query(sql: str) -> list[Row]:
+        with psycopg.connect(url, options=options, row_factory=psycopg.rows.dict_row) as connection:
+            rows: list[Row] = connection.execute(sql).fetchall()
+            return rows
+
+    return Built(story, said, query)
+
+
+@pytest.fixture(scope="module", params=["duckdb", "postgres", "postgres as Airbyte loads", "the first runs"])
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Build on each kind of tables in turn."""
+    folder = tmp_path_factory.mktemp("dbt")
+    quick = ("--exclude-resource-type", "unit_test")
+    if request.param == "duckdb":
+        return on_duckdb(tell(), folder)
+    if request.param == "the first runs":
+        return on_duckdb(tell(runs=12), folder, *quick)
+    url = request.getfixturevalue("postgres_url")
+    if request.param == "postgres":
+        singer = ", _sdc_extracted_at timestamp, _sdc_deleted_at timestamp, _sdc_sequence bigint"
+        return on_postgres(tell(), folder, url, time="timestamp", more=singer)
+    airbyte = ", _airbyte_raw_id text, _airbyte_extracted_at timestamptz, _ab_observed_at timestamptz"
+    return on_postgres(tell(), folder, url, *quick, time="timestamptz", more=airbyte)
+
+
+def test_the_build_has_no_warning_and_skips_nothing(built: Built) -> None:
+    assert "WARN=0 ERROR=0 SKIP=0" in built.said
+
+
+def test_connected_now_is_what_the_last_good_runs_listed(built: Built) -> None:
+    last = built.story.last_reads()
+    expected = {
+        (instance, business, BUSINESSES[business], last[business].at)
+        for instance, business in built.story.connected_now().items()
+    }
+    rows = built.rows("codechat__connected_now")
+    found = {(row["instance_id"], row["business_id"], row["business_name"], row["observed_at"]) for row in rows}
+    assert found == expected
+    assert len(rows) == len(expected) > 0
+
+
+def test_the_age_of_a_run_is_told_by_the_clock(built: Built) -> None:
+    now = datetime.now(timezone.utc)
+    for row in built.rows("codechat__connected_now"):
+        assert 0 <= (now - row["observed_at"]).total_seconds() - row["age_s"] + 60 < 120
+
+
+def test_live_webhooks_are_what_the_server_lists(built: Built) -> None:
+    expected = built.story.live_webhooks()
+    found = {row["webhook_id"]: row for row in built.rows("codechat__live_webhooks")}
+    assert found.keys() == expected.keys()
+    for webhook_id, hook in expected.items():
+        row = found[webhook_id]
+        for column in ("name", "enabled", "instance_id", "business_id"):
+            assert row[column] == hook[column]
+
+
+def test_each_live_webhook_has_each_event_as_it_is_switched(built: Built) -> None:
+    expected = {
+        (webhook_id, event): (hook["flags"][event], hook["enabled"])
+        for webhook_id, hook in built.story.live_webhooks().items()
+        for event in events()
+    }
+    rows = built.rows("codechat__event_subscriptions")
+    assert {(row["webhook_id"], row["event"]): (row["enabled"], row["webhook_enabled"]) for row in rows} == expected
+    assert len(rows) == len(expected) > 0
+
+
+def test_sessions_are_when_each_instance_was_connected(built: Built) -> None:
+    last = built.story.last_reads()
+    expected = sorted(
+        (
+            session.instance_id,
+            session.connected_at,
+            session.business_id,
+            session.disconnected_at,
+            session.ended_by,
+            ((session.disconnected_at or last[session.business_id].at) - session.connected_at).total_seconds(),
+        )
+        for session in built.story.sessions()
+    )
+    found = sorted(
+        (
+            row["instance_id"],
+            row["connected_at"],
+            row["business_id"],
+            row["disconnected_at"],
+            row["ended_by"],
+            row["duration_s"],
+        )
+        for row in built.rows("codechat__sessions")
+    )
+    assert found == expected
+
+
+def test_uptime_is_what_was_connected_of_what_was_watched(built: Built) -> None:
+    expected = built.story.uptime()
+    rows = {(row["instance_id"], row["day"]): row for row in built.rows("codechat__daily_uptime")}
+    assert rows.keys() == expected.keys()
+    for key, (connected, observed) in expected.items():
+        row = rows[key]
+        assert row["seconds_connected"] == pytest.approx(connected, abs=1e-6)
+        assert row["seconds_observed"] == pytest.approx(observed, abs=1e-6)
+        assert row["share"] == pytest.approx(connected / observed)
+
+
+def test_a_business_that_is_not_read_for_a_day_is_stale(built: Built) -> None:
+    connected = list(built.story.connected_now().values())
+    expected = {business: connected.count(business) for business in built.story.stale()}
+    found = {row["business_id"]: row["instances"] for row in built.rows("codechat__stale_businesses")}
+    assert found == expected
+    assert "b-3" in found
+
+
+def test_the_story_has_every_turn_that_the_models_must_follow() -> None:
+    story = tell()
+    sessions = story.sessions()
+    assert {session.ended_by for session in sessions} == {None, "disconnected", "moved", "not listed"}
+    untold = [session for session in sessions if session.ended_by == "not listed"]
+    back = [session for session in untold if session.disconnected_at != session.last_seen_at]
+    assert 0 < len(back) < len(untold), "of those whose end was not told, some are back and some are not"
+    assert len(HOURS) > 10
+    assert any(row.get("change") for row in story.tables["connection_changes"].values())
+    assert any("deleted_at" in row for row in story.tables["webhooks"].values())
+    assert len({day for _, day in story.uptime()}) >= 2
