@@ -4,6 +4,7 @@
 #   .venv-airflow/  Airflow, only for `make airflow`
 #   .venv-loaders/  more loaders, each in an environment of its own, and an S3 in memory, only for tests
 #   .venv-snowflake/  the Snowflake loader and a Snowflake in memory, only for tests
+#   .venv-dbt/      dbt, for the models and their tests
 #   .venv-nox/      nox, and an environment for each Python, only for `make pythons`
 #   .venv-mutation/ mutmut, only for `make mutation`, which works in mutants/
 #   .meltano/       the plugins that Meltano installs, each in its own environment
@@ -15,6 +16,7 @@ MELTANO := .venv-meltano
 AIRFLOW := .venv-airflow
 SNOWFLAKE := .venv-snowflake
 LOADERS := .venv-loaders
+DBT := .venv-dbt
 MATRIX := .venv-nox
 MUTATION := .venv-mutation
 UV := 'uv>=0.11,<1'
@@ -24,17 +26,20 @@ DEV_PACKAGES := --group dev --editable .
 # DuckDB here is what the demo reads its tables with; as old as the loader's.
 MELTANO_PACKAGES := 'meltano>=4.4.1,<5' 'duckdb<1.3'
 AIRFLOW_PACKAGES := 'apache-airflow>=3.3,<4'
+# dbt-core 1.12 and later downloads a parser while it builds. This DuckDB is newer than the loader's: they take turns.
+DBT_PACKAGES := 'dbt-core>=1.11,<1.12' 'dbt-duckdb>=1.11,<1.12' 'dbt-postgres>=1.11,<1.12' 'duckdb>=1.4,<3'
 MATRIX_PACKAGES := 'nox>=2025.5'
 MUTATION_PACKAGES := $(DEV_PACKAGES) 'mutmut>=3.8,<4'
 S3_PACKAGES := plinxore-target-s3==0.1.7 'moto[s3]>=5.1,<6' 'flask>=3' 'flask-cors>=5'
 SNOWFLAKE_PACKAGES := meltanolabs-target-snowflake==0.20.4 'fakesnow>=0.12,<1' 'snowflake-connector-python<5'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test loaders lint types docs picture coverage pythons mutation bench airflow clean python
+.PHONY: help demo dbt test loaders lint types docs picture coverage pythons mutation bench airflow clean python
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo      read a made-up CodeChat into DuckDB, and look at the tables'
+	@echo 'make dbt       build the models on the DuckDB file that meltano loads; DBT_OPTIONS= for more of its options'
 	@echo 'make test      all tests; those with PostgreSQL if its binaries are installed'
 	@echo 'make loaders   the loaders of docs/loaders.md load two runs each: a minute or two'
 	@echo 'make lint      ruff: rules and format'
@@ -54,7 +59,10 @@ demo: .meltano/demo.stamp
 	@echo 'Demo: two runs of the pipeline, about 20 seconds'
 	@$(MELTANO)/bin/python -m demo.run
 
-test: $(DEV)/stamp $(SNOWFLAKE)/stamp $(LOADERS)/stamp .meltano/test.stamp
+dbt: $(DBT)/stamp
+	@cd dbt && ../$(DBT)/bin/dbt build --profiles-dir . $(DBT_OPTIONS)
+
+test: $(DEV)/stamp $(DBT)/stamp $(SNOWFLAKE)/stamp $(LOADERS)/stamp .meltano/test.stamp
 	@echo 'Tests: some ten minutes, half of it Meltano and real databases'
 	@$(DEV)/bin/python -m pytest $(PYTEST)
 
@@ -137,6 +145,10 @@ $(LOADERS)/stamp: | $(DEV)/stamp
 	$(call loader,s3,$(S3_PACKAGES))
 	@touch $@
 
+$(DBT)/stamp: | python
+	@echo 'Setting up $(DBT): dbt (the first time up to a minute)'
+	$(call environment,$(DBT),$(DBT_PACKAGES))
+
 $(MATRIX)/stamp: | python
 	@echo 'Setting up $(MATRIX): nox'
 	$(call environment,$(MATRIX),$(MATRIX_PACKAGES))
@@ -166,5 +178,5 @@ python:
 
 clean:
 	@echo 'Removing environments, plugins, caches and the demo'
-	@rm -rf $(DEV) $(MELTANO) $(AIRFLOW) $(SNOWFLAKE) $(LOADERS) $(MATRIX) $(MUTATION) .meltano/*.stamp .meltano/extractors .meltano/loaders \
-		.meltano/run output/demo output/demo.txt dist build mutants .coverage* .*_cache .hypothesis
+	@rm -rf $(DEV) $(MELTANO) $(AIRFLOW) $(SNOWFLAKE) $(LOADERS) $(DBT) $(MATRIX) $(MUTATION) dbt/target dbt/logs \
+		.meltano/*.stamp .meltano/extractors .meltano/loaders .meltano/utilities .meltano/run output/demo output/demo.txt dist build mutants .coverage* .*_cache .hypothesis

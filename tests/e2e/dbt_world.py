@@ -25,7 +25,7 @@ GAP = timedelta(hours=3)
 STALE = timedelta(hours=24)
 
 # Hours since the first run. Between 10 and 16 nothing ran; 27 to 30.5 and 41 to 44 are longer than the gap, too.
-HOURS = (0, 1, 2, 4, 6, 8, 10, 16, 17, 19, 22, 23.5, 25, 27, 30.5, 32, 35, 38, 41, 44, 46)
+HOURS = (0, 1, 2, 4, 6, 8, 10, 16, 17, 19, 21.5, 23.5, 25, 27, 30.5, 32, 35, 38, 41, 44, 46)
 VERSION_2_FROM = 5  # the number of a run
 WITHOUT_STATE = (9, 16)
 EXPIRED = {"b-3": range(11, len(HOURS)), "b-2": range(12, 15)}  # business -> the runs at which its token is refused

@@ -1,7 +1,9 @@
 -- Observations are the reads since version 2 of the tap. The rows of version 1 tell of a read only where something
 -- changed: each change lies between two reads.
+-- The rows of a read tell all that was connected if the tap had no state, or if nothing was: what they do not tell was
+-- not connected then. Those of any other read tell only what changed.
 with reads as (
-    select business_id, observed_at as read_at, 0 as without_state
+    select business_id, observed_at as read_at, case when instances = 0 then 1 else 0 end as tells_all
     from {{ ref('stg_codechat__observations') }}
     union all
     select business_id, previous_observed_at, 0
@@ -19,7 +21,7 @@ with reads as (
 ),
 
 distinct_reads as (
-    select business_id, read_at, max(without_state) as without_state
+    select business_id, read_at, max(tells_all) as tells_all
     from reads
     group by business_id, read_at
 ),
@@ -28,8 +30,10 @@ in_order as (
     select
         business_id,
         read_at,
-        without_state,
-        lag(read_at) over (partition by business_id order by read_at) as previous_read_at
+        lag(read_at) over (partition by business_id order by read_at) as previous_read_at,
+        min(case when tells_all = 1 then read_at end) over (
+            partition by business_id order by read_at desc rows between unbounded preceding and current row
+        ) as this_or_next_telling_all_at
     from distinct_reads
 )
 
@@ -37,7 +41,7 @@ select
     business_id,
     read_at,
     previous_read_at,
-    without_state = 1 as without_state,
+    lead(this_or_next_telling_all_at) over (partition by business_id order by read_at) as next_telling_all_at,
     coalesce(
         {{ codechat.micros('read_at') }} - {{ codechat.micros('previous_read_at') }} <= {{ codechat.longest_gap() }},
         false

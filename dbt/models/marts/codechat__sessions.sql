@@ -17,13 +17,15 @@ connected as (
     select * from changes where change_type = 'connected'
 ),
 
--- Each connected row with the first disconnected row of the same business before the next connected row.
+-- Each connected row with the first disconnected row of the same business before the next connected row, and with the
+-- next read that tells all that was connected.
 pairs as (
     select
         connected.business_id,
         connected.instance_id,
         connected.previous_observed_at,
         connected.observed_at,
+        min(reads.next_telling_all_at) as next_telling_all_at,
         min(disconnected.observed_at) as told_at
     from connected
     left join changes as disconnected
@@ -32,6 +34,8 @@ pairs as (
             and connected.business_id = disconnected.business_id
             and connected.connected_number = disconnected.connected_number
             and disconnected.change_type = 'disconnected'
+    left join {{ ref('int_codechat__reads') }} as reads
+        on connected.business_id = reads.business_id and connected.observed_at = reads.read_at
     group by
         connected.business_id, connected.instance_id, connected.previous_observed_at, connected.observed_at
 ),
@@ -41,7 +45,8 @@ linked as (
         *,
         lag(business_id) over (partition by instance_id order by observed_at, business_id) as last_business_id,
         lag(observed_at) over (partition by instance_id order by observed_at, business_id) as last_observed_at,
-        lag(told_at) over (partition by instance_id order by observed_at, business_id) as last_told_at
+        lag(told_at) over (partition by instance_id order by observed_at, business_id) as last_told_at,
+        lag(next_telling_all_at) over (partition by instance_id order by observed_at, business_id) as missed_at
     from pairs
 ),
 
@@ -55,6 +60,7 @@ numbered as (
                 when
                     business_id = last_business_id
                     and last_told_at is null
+                    and (missed_at is null or missed_at >= observed_at)
                     and (previous_observed_at <= last_observed_at or previous_observed_at >= observed_at)
                     then 0
                 else 1
@@ -75,33 +81,30 @@ grouped as (
         min(previous_observed_at) as previous_observed_at,
         min(observed_at) as connected_at,
         max(observed_at) as last_connected_at,
-        max(told_at) as told_at
+        max(told_at) as told_at,
+        max(next_telling_all_at) as next_telling_all_at
     from numbered
     group by instance_id, session_number
 ),
 
 in_order as (
     select
-        *,
+        business_id,
+        instance_id,
+        connected_at,
+        last_connected_at,
+        told_at,
+        case when next_telling_all_at > last_connected_at then next_telling_all_at end as missed_at,
         lead(business_id) over (partition by instance_id order by session_number) as next_business_id,
         lead(connected_at) over (partition by instance_id order by session_number) as next_connected_at,
-        lead(previous_observed_at) over (partition by instance_id order by session_number) as next_missed_at
+        lead(previous_observed_at) over (partition by instance_id order by session_number) as missed_before_next_at
     from grouped
 ),
 
--- What the reads after a session's last connected row say. A run without state tells all that is connected, so an
--- instance that it does not tell was not listed.
-later_reads as (
-    select
-        in_order.instance_id,
-        in_order.session_number,
-        min(case when reads.without_state then reads.read_at end) as first_missed_at,
-        max(reads.read_at) as last_read_at
-    from in_order
-    inner join {{ ref('int_codechat__reads') }} as reads
-        on in_order.business_id = reads.business_id and in_order.last_connected_at < reads.read_at
-    where in_order.told_at is null
-    group by in_order.instance_id, in_order.session_number
+last_reads as (
+    select business_id, max(read_at) as read_at
+    from {{ ref('int_codechat__reads') }}
+    group by business_id
 ),
 
 ended as (
@@ -119,16 +122,13 @@ ended as (
         sessions.told_at,
         sessions.next_connected_at,
         case
-            when sessions.next_business_id is not null
-                then coalesce(later_reads.first_missed_at, sessions.next_missed_at)
+            when sessions.missed_at < sessions.next_connected_at then sessions.missed_at
+            when sessions.next_connected_at is not null then sessions.missed_before_next_at
             -- Its row may be gone, if the loader deletes rows.
             else greatest(
                 sessions.last_connected_at,
                 coalesce(
-                    instances.observed_at,
-                    later_reads.first_missed_at,
-                    later_reads.last_read_at,
-                    sessions.last_connected_at
+                    instances.observed_at, sessions.missed_at, last_reads.read_at, sessions.last_connected_at
                 )
             )
         end as not_listed_at
@@ -137,8 +137,8 @@ ended as (
         on sessions.business_id = businesses.business_id
     left join {{ ref('stg_codechat__instances') }} as instances
         on sessions.business_id = instances.business_id and sessions.instance_id = instances.instance_id
-    left join later_reads
-        on sessions.instance_id = later_reads.instance_id and sessions.session_number = later_reads.session_number
+    left join last_reads
+        on sessions.business_id = last_reads.business_id
 ),
 
 dated as (
