@@ -31,7 +31,8 @@ DBT_PACKAGES := 'dbt-core>=1.11,<1.12' 'dbt-duckdb>=1.11,<1.12' 'dbt-postgres>=1
 MATRIX_PACKAGES := 'nox>=2025.5'
 MUTATION_PACKAGES := $(DEV_PACKAGES) 'mutmut>=3.8,<4'
 S3_PACKAGES := plinxore-target-s3==0.1.7 'moto[s3]>=5.1,<6' 'flask>=3' 'flask-cors>=5'
-SNOWFLAKE_PACKAGES := meltanolabs-target-snowflake==0.20.4 'fakesnow>=0.12,<1' 'snowflake-connector-python<5'
+SNOWFLAKE_PACKAGES := meltanolabs-target-snowflake==0.20.4 'fakesnow>=0.12,<1' 'snowflake-connector-python<5' \
+	'dbt-core>=1.11,<1.12' 'dbt-snowflake>=1.11,<1.12'
 
 .DEFAULT_GOAL := help
 .PHONY: help demo dbt test loaders lint types docs picture coverage pythons mutation bench airflow clean python
@@ -166,8 +167,8 @@ $(MUTATION)/stamp: pyproject.toml | python
 	@touch $@
 
 .meltano/test.stamp: .meltano/demo.stamp
-	@echo 'Installing the PostgreSQL loader into .meltano'
-	@$(MELTANO)/bin/meltano install --clean target-postgres >.meltano/install.log 2>&1 \
+	@echo 'Installing the PostgreSQL loader and dbt into .meltano'
+	@$(MELTANO)/bin/meltano install --clean target-postgres dbt-duckdb dbt-postgres >.meltano/install.log 2>&1 \
 		|| { cat .meltano/install.log; exit 1; }
 	@touch $@
 
@@ -179,4 +180,5 @@ python:
 clean:
 	@echo 'Removing environments, plugins, caches and the demo'
 	@rm -rf $(DEV) $(MELTANO) $(AIRFLOW) $(SNOWFLAKE) $(LOADERS) $(DBT) $(MATRIX) $(MUTATION) dbt/target dbt/logs \
-		.meltano/*.stamp .meltano/extractors .meltano/loaders .meltano/utilities .meltano/run output/demo output/demo.txt dist build mutants .coverage* .*_cache .hypothesis
+		.meltano/*.stamp .meltano/extractors .meltano/loaders .meltano/utilities .meltano/run \
+		output/demo output/demo.txt dist build mutants .coverage* .*_cache .hypothesis

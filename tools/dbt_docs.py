@@ -24,7 +24,10 @@ sources:
   - name: codechat
     description: The tables that a loader makes of tap-instances.
     database: "{{ var('codechat_database', target.database) }}"
-    schema: "{{ var('codechat_schema', 'main' if target.type == 'duckdb' else 'codechat') }}"
+    # The environment variable is how Meltano gives the setting source_schema.
+    schema: >-
+      {{ var('codechat_schema', env_var(
+        'DBT_' ~ target.type | upper ~ '_SOURCE_SCHEMA', 'main' if target.type == 'duckdb' else 'codechat')) }}
     tables:
 """
 

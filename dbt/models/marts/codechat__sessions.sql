@@ -1,7 +1,7 @@
 {{ config(materialized='table') }}
 
 -- A table, made anew at each build: an end that nobody told can be learned long after it.
-with changes as (
+with told as (
     select
         *,
         -- The number of the last connected row: a disconnected row can only end what that one began or went on with.
@@ -14,7 +14,7 @@ with changes as (
 ),
 
 connected as (
-    select * from changes where change_type = 'connected'
+    select * from told where change_type = 'connected'
 ),
 
 -- Each connected row with the first disconnected row of the same business before the next connected row, and with the
@@ -28,7 +28,7 @@ pairs as (
         min(reads.next_telling_all_at) as next_telling_all_at,
         min(disconnected.observed_at) as told_at
     from connected
-    left join changes as disconnected
+    left join told as disconnected
         on
             connected.instance_id = disconnected.instance_id
             and connected.business_id = disconnected.business_id

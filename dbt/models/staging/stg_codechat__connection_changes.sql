@@ -2,7 +2,7 @@
 {%- set table = source('codechat', 'connection_changes') -%}
 {%- set change_type = 'coalesce(change_type, change)' if codechat.has_column(table, 'change') else 'change_type' -%}
 
-with changes as (
+with renamed as (
     select
         business_id,
         instance_id,
@@ -21,4 +21,4 @@ select
         else previous_observed_at
     end as previous_observed_at,
     observed_at
-from changes
+from renamed
