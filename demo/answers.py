@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -17,12 +16,13 @@ from demo.project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 PACKAGE = ROOT / "dbt"
 DBT = ROOT / ".venv-dbt" / "bin" / "dbt"
 LONGEST_BUILD = 300  # seconds
 
-# (question, SQL)
+# Each question with its SQL.
 ANSWERS = (
     (
         "Which numbers dropped in the last hour, and are they back?",

@@ -11,6 +11,7 @@ from collections import defaultdict
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Any
 
 from tools.dbt_docs import events
@@ -121,7 +122,7 @@ class Story:
         return sessions
 
     def uptime(self) -> dict[tuple[str, date], tuple[float, float]]:
-        """Return (instance, day) -> seconds connected, seconds observed, summed over pieces in which nothing changed."""
+        """Return (instance, day) -> seconds connected and observed, summed over pieces in which nothing changed."""
         sessions: dict[str, list[Session]] = defaultdict(list)
         for session in self.sessions():
             sessions[session.instance_id].append(session)
@@ -132,7 +133,7 @@ class Story:
         borders = sorted(times)
         found: dict[tuple[str, date], list[float]] = defaultdict(lambda: [0.0, 0.0])
         for instance_id, own in sessions.items():
-            for start, end in zip(borders, borders[1:], strict=False):
+            for start, end in pairwise(borders):
                 begun = [session for session in own if session.connected_at <= start]
                 if not begun or not any(a <= start and end <= b for a, b in watched[begun[-1].business_id]):
                     continue
@@ -147,8 +148,7 @@ class Story:
         watched: dict[str, list[tuple[datetime, datetime]]] = {}
         for business_id in BUSINESSES:
             known = [read.at for read in self.reads if read.business_id == business_id and read.known]
-            pairs = zip(known, known[1:], strict=False)
-            watched[business_id] = [(start, end) for start, end in pairs if end - start <= GAP]
+            watched[business_id] = [(start, end) for start, end in pairwise(known) if end - start <= GAP]
         return watched
 
 
@@ -186,22 +186,26 @@ class World:
             if len(connected) > 1 and self.chance.random() < 0.6:
                 dropped = self.chance.choice(sorted(connected))
                 away[dropped] = connected.pop(dropped)
+            # Of what is deleted when the state is lost nobody can tell.
+            forgetful = run in WITHOUT_STATE or refused(business_id, run)
             for hooks in connected.values():
-                if self.chance.random() < 0.2:
-                    hooks.update([self._hook()])
-                for hook in hooks.values():
-                    if self.chance.random() < 0.1:
-                        hook["enabled"] = not hook["enabled"]
-                    if self.chance.random() < 0.1:
-                        hook["flags"]["new_jwt"] = not hook["flags"]["new_jwt"]
-                # Of what is deleted when the state is lost nobody can tell.
-                if hooks and run not in WITHOUT_STATE and not refused(business_id, run) and self.chance.random() < 0.1:
-                    del hooks[min(hooks)]
+                self._change(hooks, keep=forgetful)
         if run in MOVES:
             giver = MOVES[run]
             taker = self.chance.choice([business_id for business_id in BUSINESSES if business_id not in (giver, "b-3")])
             moved = min(self.connected[giver])
             self.connected[taker][moved] = self.connected[giver].pop(moved)
+
+    def _change(self, hooks: Hooks, *, keep: bool) -> None:
+        if self.chance.random() < 0.2:
+            hooks.update([self._hook()])
+        for hook in hooks.values():
+            if self.chance.random() < 0.1:
+                hook["enabled"] = not hook["enabled"]
+            if self.chance.random() < 0.1:
+                hook["flags"]["new_jwt"] = not hook["flags"]["new_jwt"]
+        if hooks and not keep and self.chance.random() < 0.1:
+            del hooks[min(hooks)]
 
 
 def refused(business_id: str, run: int) -> bool:
@@ -250,9 +254,9 @@ class Writer:
             key = (business_id, instance_id, previous) if version == 1 else (business_id, instance_id, previous, change)
             self.tables["connection_changes"][key] = row
         if version > 1:
-            previous = self.last.get(business_id) if business_id in self.observed else None
+            before_this = self.last.get(business_id) if business_id in self.observed else None
             counts = {"instances": len(listed), "webhooks": sum(map(len, listed.values()))}
-            row = {"business_id": business_id, "observed_at": at, "previous_observed_at": previous, **counts}
+            row = {"business_id": business_id, "observed_at": at, "previous_observed_at": before_this, **counts}
             self.tables["observations"][business_id, at] = row
             self.observed.add(business_id)
         self.seen[business_id], self.last[business_id] = set(listed), at

@@ -13,7 +13,7 @@ import sys
 
 import fakesnow
 import snowflake.connector
-from dbt.cli.main import dbtRunner
+from dbt.cli.main import dbtRunner  # type: ignore[import-untyped]
 
 
 def main() -> None:

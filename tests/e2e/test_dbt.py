@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import uuid
 from dataclasses import dataclass
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
@@ -15,7 +16,9 @@ from urllib.parse import urlsplit
 import duckdb
 import psycopg
 import pytest
+import yaml
 
+from demo import answers
 from demo.project import ROOT
 from tests.e2e.dbt_world import BUSINESSES, HOURS, Story, tell
 from tools.dbt_docs import PACKAGE, columns, events, schemas
@@ -40,12 +43,16 @@ class Built:
 
     def rows(self, model: str) -> list[Row]:
         """Return a model's rows, with times in UTC."""
+        return self.rows_of(f"select * from {model}")  # noqa: S608 - our own words
+
+    def rows_of(self, query: str) -> list[Row]:
+        """Return a query's rows, with times in UTC."""
         return [
             {
                 name: value.replace(tzinfo=timezone.utc) if isinstance(value, datetime) else value
                 for name, value in row.items()
             }
-            for row in self.query(f"select * from {model}")
+            for row in self.query(query)
         ]
 
 
@@ -60,7 +67,7 @@ def statements(story: Story, *, time: str, more: str) -> Iterable[tuple[str, lis
         for row in story.tables[table].values():
             marks = ", ".join(["?"] * len(row))
             values = [as_column(value, time) for value in row.values()]
-            yield f"insert into {table} ({', '.join(row)}) values ({marks})", values
+            yield f"insert into {table} ({', '.join(row)}) values ({marks})", values  # noqa: S608 - our own words
 
 
 def sql_type(column: Row, time: str) -> str:
@@ -98,12 +105,18 @@ def dbt(*arguments: str, folder: Path, **settings: str) -> str:
     return done.stdout
 
 
-def on_duckdb(story: Story, folder: Path, *arguments: str) -> Built:
-    """Build on a DuckDB file."""
+def duckdb_of(story: Story, folder: Path) -> str:
+    """Make the tables in a DuckDB file."""
     database = str(folder / "codechat.duckdb")
     with duckdb.connect(database) as connection:
         for sql, values in statements(story, time="timestamp", more=""):
             connection.execute(sql, values)
+    return database
+
+
+def on_duckdb(story: Story, folder: Path, *arguments: str) -> Built:
+    """Build on a DuckDB file."""
+    database = duckdb_of(story, folder)
 
     def query(sql: str) -> list[Row]:
         with duckdb.connect(database, read_only=True) as connection:
@@ -154,6 +167,14 @@ MARTS = (
 )
 
 
+def questions() -> list[str]:
+    """Return the queries of docs/models.md, one a model."""
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    found = re.findall(r"^```sql\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(found) == len(MARTS)
+    return found
+
+
 def on_snowflake(story: Story, folder: Path) -> Built:
     """Build on a Snowflake in memory, which reads Snowflake's SQL: there is no other to be had here."""
     python = ROOT / ".venv-snowflake" / "bin" / "python"
@@ -171,7 +192,7 @@ def on_snowflake(story: Story, folder: Path) -> Built:
             *("--warn-error", "build", "--exclude-resource-type", "unit_test"),
             *("--target-path", str(folder), "--log-path", str(folder)),
         ],
-        "queries": [f"select * from {model}" for model in MARTS],  # noqa: S608 - our own words
+        "queries": [*(f"select * from {model}" for model in MARTS), *questions()],  # noqa: S608 - our own words
     }
     settings = {
         "DBT_TARGET": "snowflake",
@@ -317,6 +338,18 @@ def test_a_business_that_is_not_read_for_a_day_is_stale(built: Built) -> None:
     assert "b-3" in found
 
 
+def test_every_column_of_a_model_is_described(built: Built) -> None:
+    page = yaml.safe_load((PACKAGE / "models" / "marts" / "codechat.yml").read_text(encoding="utf-8"))
+    for model in page["models"]:
+        described = [column["name"] for column in model["columns"] if column["description"]]
+        assert list(built.rows(model["name"])[0]) == described
+
+
+def test_every_question_of_the_page_has_an_answer(built: Built) -> None:
+    for query in questions():
+        assert built.rows_of(query)
+
+
 def test_the_story_has_every_turn_that_the_models_must_follow() -> None:
     story = tell()
     sessions = story.sessions()
@@ -328,3 +361,23 @@ def test_the_story_has_every_turn_that_the_models_must_follow() -> None:
     assert any(row.get("change") for row in story.tables["connection_changes"].values())
     assert any("deleted_at" in row for row in story.tables["webhooks"].values())
     assert len({day for _, day in story.uptime()}) >= 2
+
+
+def test_the_demo_answers_from_the_models(tmp_path: Path) -> None:
+    story = tell()
+    database = duckdb_of(story, tmp_path)
+    asked: dict[str, list[tuple[Any, ...]]] = {}
+
+    def ask(connection: duckdb.DuckDBPyConnection, question: str, sql: str) -> None:
+        asked[question] = connection.execute(sql).fetchall()
+
+    answers.answer(Path(database), ask)
+    dropped, uptime, new_jwt = asked.values()
+    hooks = story.live_webhooks().values()
+    assert len(new_jwt) == len([hook for hook in hooks if hook["enabled"] and hook["flags"]["new_jwt"]]) > 0
+    assert len(uptime) > 0
+    last = story.last_reads()
+    hour = timedelta(hours=1)
+    ended = [s for s in story.sessions() if s.disconnected_at and s.ended_by != "moved"]
+    ended = [s for s in ended if s.disconnected_at and s.disconnected_at > last[s.business_id].at - hour]
+    assert len(dropped) == len(ended) > 0
