@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 # What could point a run at something real, or at another project's state.
-FOREIGN = ("MELTANO_", "TAP_INSTANCES_", "TARGET_", "PG")
+FOREIGN = ("MELTANO_", "TAP_INSTANCES_", "TARGET_", "DBT_", "PG")
 LONGEST_RUN = 300  # seconds
 
 
@@ -57,9 +57,11 @@ class Project:
         plugins.mkdir(parents=True, exist_ok=True)
         self.output.mkdir(exist_ok=True)
         shutil.copy(ROOT / "meltano.yml", folder)
-        for kind in ("extractors", "loaders"):
+        for kind in ("extractors", "loaders", "utilities"):
             if not (plugins / kind).exists():
                 (plugins / kind).symlink_to(ROOT / ".meltano" / kind)
+        if not (folder / "dbt").exists():
+            (folder / "dbt").symlink_to(ROOT / "dbt")
 
     def meltano(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run Meltano and wait; what it said is also added to the log.
