@@ -2,19 +2,27 @@
 
 `tell()` lets the days pass, run after run. What the runs saw is kept as reads, and the rows are what the tap writes
 into its tables, the first of them as version 1 did. The answers are computed from the reads, never from the rows.
+`replay()` has the tap itself read the same days, of a real server.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from collections import defaultdict
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta, timezone
-from itertools import pairwise
-from typing import Any
+from itertools import count, pairwise
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
+from demo.codechat import FLAGS, Business, CodeChat, World
+from tests.kit.support import CONNECTED, sync
 from tools.dbt_docs import events
+
+if TYPE_CHECKING:
+    from tests.kit.support import Run
 
 Row = dict[str, Any]
 Key = tuple[Any, ...]
@@ -39,6 +47,7 @@ Hooks = dict[str, Row]  # webhook_id -> name, enabled, flags
 class Read:
     """A business as it was listed once."""
 
+    run: int
     business_id: str
     at: datetime
     listed: dict[str, Hooks]
@@ -153,7 +162,7 @@ class Story:
 
 
 @dataclass
-class World:
+class Numbers:
     """The businesses' numbers, connected or away, and their webhooks."""
 
     chance: random.Random
@@ -267,17 +276,17 @@ class Writer:
         self.tables[table][(key,)] = {name: key, **row}
 
 
-def tell(runs: int = len(HOURS), seed: int = 7) -> Story:
+def tell(runs: int = len(HOURS), seed: int = 7, version_2_from: int = VERSION_2_FROM) -> Story:
     """Let the first `runs` runs happen, so that the last of all would be some minutes ago."""
     # A whole hour, so that midnight falls within the story wherever it begins.
     now = datetime.now(timezone.utc)
     start = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS[-1])
-    world, writer, reads = World(random.Random(seed)), Writer(), list[Read]()  # noqa: S311 - a made-up world
+    world, writer, reads = Numbers(random.Random(seed)), Writer(), list[Read]()  # noqa: S311 - a made-up world
     world.begin()
     for run, hours in enumerate(HOURS[:runs]):
         if run:
             world.step(run)
-        version = 1 if run < VERSION_2_FROM else 2
+        version = 1 if run < version_2_from else 2
         if run in WITHOUT_STATE:
             writer.forget()
         for number, business_id in enumerate(BUSINESSES):
@@ -289,7 +298,7 @@ def tell(runs: int = len(HOURS), seed: int = 7) -> Story:
             changed = writer.write(business_id, at, listed, version)
             if changed and not without_state:
                 _learn_of_the_read_before(reads, business_id)
-            reads.append(Read(business_id, at, listed, without_state, known=changed or version > 1))
+            reads.append(Read(run, business_id, at, listed, without_state, known=changed or version > 1))
     return Story(reads, {name: dict(rows) for name, rows in writer.tables.items()}, now)
 
 
@@ -297,3 +306,49 @@ def _learn_of_the_read_before(reads: list[Read], business_id: str) -> None:
     """A change tells when the business was read before it."""
     number = max(number for number, read in enumerate(reads) if read.business_id == business_id)
     reads[number] = replace(reads[number], known=True)
+
+
+def replay(story: Story) -> tuple[Story, str]:
+    """Let the tap read a story's days; return the story with the times at which it did, and all that it wrote."""
+    businesses = {each: Business(each, f"not-a-real-token-{each}", {}) for each in BUSINESSES}
+    runs: list[Run] = []
+    reads: list[Read] = []
+    with CodeChat(World([*businesses.values()])) as server, mock.patch("tap_instances.client.datetime") as clock:
+        for run in sorted({read.run for read in story.reads}):
+            now = {read.business_id: read for read in story.reads if read.run == run}
+            ticks = count()
+            start = min(read.at for read in now.values())
+            clock.now.side_effect = lambda _zone, start=start, ticks=ticks: start + timedelta(seconds=next(ticks))
+            for business_id, read in now.items():
+                businesses[business_id].body = body_of(read)
+            tokens = {each: business.token if each in now else "expired" for each, business in businesses.items()}
+            settings = {
+                "api_url": server.url,
+                "businesses": [{"business_id": each, "auth_token": token} for each, token in tokens.items()],
+                "concurrency": 1,
+            }
+            state = None if run in WITHOUT_STATE or not runs else runs[-1].state
+            runs.append(sync(settings, state=state))
+            observed = {row["business_id"]: row["observed_at"] for row in runs[-1].records("businesses")}
+            assert observed.keys() == now.keys(), runs[-1].stderr
+            reads += [
+                replace(read, at=datetime.fromisoformat(observed[each][:-1] + "+00:00")) for each, read in now.items()
+            ]
+    return Story(reads, {}, story.now), "".join(run.stdout for run in runs)
+
+
+def body_of(read: Read) -> Row:
+    """Return what the server answers when a business is read."""
+    template = json.loads(CONNECTED.read_text(encoding="utf-8"))
+    instances = []
+    for instance_id, hooks in read.listed.items():
+        instance = deepcopy(template["Instances"][0])
+        instance.update(instanceId=instance_id, name=instance_id, Webhook=[])
+        for webhook_id, hook in hooks.items():
+            listed = deepcopy(template["Instances"][0]["Webhook"][0])
+            listed.update(webhookId=webhook_id, name=hook["name"], enabled=hook["enabled"])
+            listed.update(instanceInstanceId=instance_id)
+            listed["WebhookEvents"].update(dict(zip(FLAGS, hook["flags"].values(), strict=True)))
+            instance["Webhook"].append(listed)
+        instances.append(instance)
+    return {"businessId": read.business_id, "name": BUSINESSES[read.business_id], "Instances": instances}

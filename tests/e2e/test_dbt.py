@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import uuid
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -20,16 +19,33 @@ import yaml
 
 from demo import answers
 from demo.project import ROOT
-from tests.e2e.dbt_world import BUSINESSES, HOURS, Story, tell
+from tests.e2e import warehouse
+from tests.e2e.dbt_world import BUSINESSES, HOURS, Story, replay, tell
 from tools.dbt_docs import PACKAGE, columns, events, schemas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+
+    from tests.e2e.warehouse import Warehouse
 
 pytestmark = pytest.mark.e2e
 
 DBT = ROOT / ".venv-dbt" / "bin" / "dbt"
 TYPES = {"string": "text", "boolean": "boolean", "integer": "bigint", "object": "json"}
+QUICK = ("--exclude-resource-type", "unit_test")
+# What a loader's columns of times are, what else it adds, and how to build on it.
+LOADED_COLUMNS = {
+    "postgres": ("timestamp", ", _sdc_extracted_at timestamp, _sdc_deleted_at timestamp, _sdc_sequence bigint"),
+    "airbyte": ("timestamptz", ", _airbyte_raw_id text, _ab_observed_at timestamptz", *QUICK),
+}
+MARTS = (
+    "codechat__connected_now",
+    "codechat__live_webhooks",
+    "codechat__event_subscriptions",
+    "codechat__sessions",
+    "codechat__daily_uptime",
+    "codechat__stale_businesses",
+)
 Row = dict[str, Any]
 
 
@@ -127,16 +143,10 @@ def on_duckdb(story: Story, folder: Path, *arguments: str) -> Built:
     return Built(story, dbt("build", *arguments, folder=folder / "target", DBT_DUCKDB_PATH=database), query)
 
 
-def on_postgres(story: Story, folder: Path, url: str, *arguments: str, time: str, more: str) -> Built:
-    """Build on schemas of their own of a PostgreSQL whose sessions are not in UTC."""
-    schema = f"codechat_{uuid.uuid4().hex[:8]}"
-    options = f"-c search_path={schema} -c timezone=Asia/Kathmandu"
-    with psycopg.connect(url, options=options) as connection:
-        connection.execute(f"create schema {schema}")
-        for sql, values in statements(story, time=time, more=more):
-            connection.execute(sql.replace("?", "%s"), values)
+def postgres_settings(url: str, schema: str) -> dict[str, str]:
+    """Return the environment of a build in the schema of the tables, from a session that is not in UTC."""
     server = urlsplit(url)
-    settings = {
+    return {
         "DBT_TARGET": "postgres",
         "DBT_POSTGRES_HOST": server.hostname or "",
         "DBT_POSTGRES_PORT": str(server.port or 5432),
@@ -144,27 +154,23 @@ def on_postgres(story: Story, folder: Path, url: str, *arguments: str, time: str
         "DBT_POSTGRES_PASSWORD": server.password or "",
         "DBT_POSTGRES_DBNAME": server.path.lstrip("/"),
         "DBT_POSTGRES_SCHEMA": schema,
+        "DBT_POSTGRES_SOURCE_SCHEMA": schema,
         "PGTZ": "Asia/Kathmandu",
     }
-    where = json.dumps({"codechat_schema": schema})
-    said = dbt("build", "--vars", where, *arguments, folder=folder / "target", **settings)
-
-    def query(sql: str) -> list[Row]:
-        with psycopg.connect(url, options=options, row_factory=psycopg.rows.dict_row) as connection:
-            rows: list[Row] = connection.execute(sql).fetchall()
-            return rows
-
-    return Built(story, said, query)
 
 
-MARTS = (
-    "codechat__connected_now",
-    "codechat__live_webhooks",
-    "codechat__event_subscriptions",
-    "codechat__sessions",
-    "codechat__daily_uptime",
-    "codechat__stale_businesses",
-)
+def on_postgres(kind: str, place: Warehouse, folder: Path, url: str) -> Built:
+    """Build on a PostgreSQL, in a schema of its own: `kind` says who has loaded."""
+    settings = postgres_settings(url, place.schema)
+    if kind == "target-postgres":
+        return by_the_tap(place, folder, **settings)
+    story = tell()
+    time, more, *options = LOADED_COLUMNS[kind]
+    with psycopg.connect(url, options=f"-c search_path={place.schema} -c timezone=Asia/Kathmandu") as connection:
+        connection.execute(f"create schema {place.schema}")
+        for sql, values in statements(story, time=time, more=more):
+            connection.execute(sql.replace("?", "%s"), values)
+    return Built(story, dbt("build", *options, folder=folder / "target", **settings), place.query)
 
 
 def questions() -> list[str]:
@@ -189,7 +195,7 @@ def on_snowflake(story: Story, folder: Path) -> Built:
             for sql, values in statements(story, time="timestamp", more="")
         ],
         "arguments": [
-            *("--warn-error", "build", "--exclude-resource-type", "unit_test"),
+            *("--warn-error", "build", *QUICK),
             *("--target-path", str(folder), "--log-path", str(folder)),
         ],
         "queries": [*(f"select * from {model}" for model in MARTS), *questions()],  # noqa: S608 - our own words
@@ -230,23 +236,57 @@ def from_text(name: str, value: Any) -> Any:  # noqa: ANN401 - of any column
     return date.fromisoformat(value) if name == "day" else value
 
 
-@pytest.fixture(scope="module", params=["duckdb", "postgres", "airbyte", "snowflake", "the first runs"])
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
+def by_the_tap(place: Warehouse, folder: Path, **settings: str) -> Built:
+    """Build on what the tap and a loader have made of the story."""
+    story, messages = replay(tell(version_2_from=0))
+    load(place, messages, folder)
+    where = {"DBT_DUCKDB_PATH": place.settings.get("TARGET_DUCKDB_PATH", "")}
+    return Built(story, dbt("build", *QUICK, folder=folder / "target", **where, **settings), place.query)
+
+
+def load(place: Warehouse, messages: str, folder: Path) -> None:
+    """Load the tap's messages by the real loader."""
+    prefix = place.loader.upper().replace("-", "_") + "_"
+    settings = {name.removeprefix(prefix).lower(): value for name, value in place.settings.items()}
+    config = folder / "config.json"
+    config.write_text(json.dumps({"default_target_schema": place.schema, **settings}), encoding="utf-8")
+    loader = ROOT / ".meltano" / "loaders" / place.loader / "venv" / "bin" / place.loader
+    done = subprocess.run(  # noqa: S603 - no shell, and our own words
+        [str(loader), "--config", str(config)],
+        input=messages,
+        env=os.environ | {"PGTZ": "UTC"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+BUILDS = ("duckdb", "postgres", "airbyte", "snowflake", "the first runs", "target-duckdb", "target-postgres")
+
+
+@pytest.fixture(scope="module", params=BUILDS)
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
     """Build on each kind of tables in turn."""
     folder = tmp_path_factory.mktemp("dbt")
-    quick = ("--exclude-resource-type", "unit_test")
-    if request.param == "duckdb":
-        return on_duckdb(tell(), folder)
-    if request.param == "the first runs":
-        return on_duckdb(tell(runs=12), folder, *quick)
-    if request.param == "snowflake":
-        return on_snowflake(tell(), folder)
-    url = request.getfixturevalue("postgres_url")
-    if request.param == "postgres":
-        singer = ", _sdc_extracted_at timestamp, _sdc_deleted_at timestamp, _sdc_sequence bigint"
-        return on_postgres(tell(), folder, url, time="timestamp", more=singer)
-    airbyte = ", _airbyte_raw_id text, _airbyte_extracted_at timestamptz, _ab_observed_at timestamptz"
-    return on_postgres(tell(), folder, url, *quick, time="timestamptz", more=airbyte)
+    if request.param.startswith("target-"):
+        request.getfixturevalue("plugins")
+    match request.param:
+        case "duckdb":
+            yield on_duckdb(tell(), folder)
+        case "the first runs":
+            yield on_duckdb(tell(runs=12), folder, *QUICK)
+        case "target-duckdb":
+            yield by_the_tap(warehouse.duckdb_in(folder), folder)
+        case "snowflake":
+            yield on_snowflake(tell(), folder)
+        case kind:
+            url = request.getfixturevalue("postgres_url")
+            place = warehouse.postgres_at(url)
+            yield on_postgres(kind, place, folder, url)
+            warehouse.drop(url, place.schema)
 
 
 def test_the_build_has_no_warning_and_skips_nothing(built: Built) -> None:
