@@ -245,7 +245,8 @@ def test_commands_are_ones_that_exist(block: Block) -> None:
         if words[:1] == ["tap-instances"]:
             assert {word.partition("=")[0] for word in words if word.startswith("--")} <= options()
         if "meltano" in words and "run" in words:
-            assert {word for word in words[words.index("run") + 1 :] if not word.startswith("-")} <= plugins.keys()
+            ran = [word for word in words[words.index("run") + 1 :] if not word.startswith("-")]
+            assert {word.partition(":")[0] for word in ran} <= plugins.keys()
         for variable in re.findall(r"\b((?:TAP|TARGET)_[A-Z_]+)=", line):
             plugin = next((name for name in plugins if variable.startswith(name.upper().replace("-", "_") + "_")), None)
             assert plugin, variable

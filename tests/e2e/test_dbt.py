@@ -18,7 +18,8 @@ import pytest
 import yaml
 
 from demo import answers
-from demo.project import ROOT
+from demo.codechat import CodeChat, World
+from demo.project import ROOT, Project, install
 from tests.e2e import warehouse
 from tests.e2e.dbt_world import BUSINESSES, HOURS, Story, replay, tell
 from tools.dbt_docs import PACKAGE, columns, events, schemas
@@ -421,3 +422,52 @@ def test_the_demo_answers_from_the_models(tmp_path: Path) -> None:
     ended = [s for s in story.sessions() if s.disconnected_at and s.ended_by != "moved"]
     ended = [s for s in ended if s.disconnected_at and s.disconnected_at > last[s.business_id].at - hour]
     assert len(dropped) == len(ended) > 0
+
+
+def test_the_schedule_of_meltano_loads_and_models(plugins: None, tmp_path: Path) -> None:
+    del plugins  # only has to be there
+    install_dbt("dbt-duckdb")
+    place, world = warehouse.duckdb_in(tmp_path), World.seeded(7)
+    with CodeChat(world) as server:
+        settings = {
+            "TAP_INSTANCES_API_URL": server.url,
+            "TAP_INSTANCES_BUSINESSES": json.dumps(world.settings(server.url)["businesses"]),
+            "DBT_DUCKDB_PATH": place.settings["TARGET_DUCKDB_PATH"],
+        }
+        done = Project(tmp_path / "project", settings | place.settings).meltano(
+            "schedule", "run", "codechat-to-duckdb-models-hourly"
+        )
+    assert done.returncode == 0, done.stdout
+    connected = {i["instanceId"] for business in world.businesses.values() for i in business.connected}
+    assert {row["instance_id"] for row in place.query("select * from codechat__connected_now")} == connected
+    assert {row["instance_id"] for row in place.query("select * from codechat__sessions")} == connected
+
+
+def test_meltano_models_the_schema_of_its_environment(postgres_url: str, plugins: None, tmp_path: Path) -> None:
+    del plugins  # only has to be there
+    install_dbt("dbt-postgres")
+    with psycopg.connect(postgres_url, options="-c search_path=codechat_dev") as connection:
+        connection.execute("create schema codechat_dev")
+        for sql, values in statements(tell(runs=3, version_2_from=0), time="timestamp", more=""):
+            connection.execute(sql.replace("?", "%s"), values)
+    try:
+        done = Project(tmp_path, meltano_settings(postgres_url)).meltano("run", "dbt-postgres:build")
+        assert done.returncode == 0, done.stdout
+        with psycopg.connect(postgres_url) as connection:
+            rows = connection.execute("select * from codechat_dev_models.codechat__sessions").fetchall()
+        assert len(rows) > 0
+    finally:
+        for schema in ("codechat_dev", "codechat_dev_models"):
+            warehouse.drop(postgres_url, schema)
+
+
+def meltano_settings(url: str) -> dict[str, str]:
+    """Return where the server is: schemas are the project's own matter."""
+    named = ("HOST", "PORT", "USER", "PASSWORD", "DBNAME")
+    return {f"DBT_POSTGRES_{name}": postgres_settings(url, "")[f"DBT_POSTGRES_{name}"] for name in named}
+
+
+def install_dbt(plugin: str) -> None:
+    """See to it that one of Meltano's dbt is installed in the clone."""
+    if not (ROOT / ".meltano" / "utilities" / plugin / "venv" / "bin" / "dbt").exists():
+        install(plugin)
