@@ -1,7 +1,7 @@
 {{ config(materialized='table') }}
 
 -- A table, made anew at each build: an end that nobody told can be learned long after it.
-with told as (
+with numbered as (
     select
         *,
         -- The number of the last connected row: a disconnected row can only end what that one began or went on with.
@@ -13,31 +13,28 @@ with told as (
     from {{ ref('stg_codechat__connection_changes') }}
 ),
 
-connected as (
-    select * from told where change_type = 'connected'
+told as (
+    select
+        *,
+        min(case when change_type = 'disconnected' then observed_at end) over (
+            partition by instance_id, connected_number, business_id
+        ) as told_at
+    from numbered
 ),
 
--- Each connected row with the first disconnected row of the same business before the next connected row, and with the
--- next read that tells all that was connected.
-pairs as (
+-- Each connected row with the end that was told of it, and the next read that tells all that was connected.
+connected as (
     select
-        connected.business_id,
-        connected.instance_id,
-        connected.previous_observed_at,
-        connected.observed_at,
-        min(reads.next_telling_all_at) as next_telling_all_at,
-        min(disconnected.observed_at) as told_at
-    from connected
-    left join told as disconnected
-        on
-            connected.instance_id = disconnected.instance_id
-            and connected.business_id = disconnected.business_id
-            and connected.connected_number = disconnected.connected_number
-            and disconnected.change_type = 'disconnected'
+        told.business_id,
+        told.instance_id,
+        told.previous_observed_at,
+        told.observed_at,
+        told.told_at,
+        reads.next_telling_all_at
+    from told
     left join {{ ref('int_codechat__reads') }} as reads
-        on connected.business_id = reads.business_id and connected.observed_at = reads.read_at
-    group by
-        connected.business_id, connected.instance_id, connected.previous_observed_at, connected.observed_at
+        on told.business_id = reads.business_id and told.observed_at = reads.read_at
+    where told.change_type = 'connected'
 ),
 
 linked as (
@@ -47,10 +44,10 @@ linked as (
         lag(observed_at) over (partition by instance_id order by observed_at, business_id) as last_observed_at,
         lag(told_at) over (partition by instance_id order by observed_at, business_id) as last_told_at,
         lag(next_telling_all_at) over (partition by instance_id order by observed_at, business_id) as missed_at
-    from pairs
+    from connected
 ),
 
-numbered as (
+parted as (
     select
         *,
         sum(
@@ -83,7 +80,7 @@ grouped as (
         max(observed_at) as last_connected_at,
         max(told_at) as told_at,
         max(next_telling_all_at) as next_telling_all_at
-    from numbered
+    from parted
     group by instance_id, session_number
 ),
 
