@@ -1,6 +1,6 @@
 """What the dbt package repeats of `schemas/`: the documentation of tables and columns, and the events of a webhook.
 
-`main` writes the files that `files` returns; a test holds them to it.
+`make docs` writes the files that `files` returns; a test checks that they are up to date.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import yaml
 from tap_instances import settings
 from tap_instances.columns import load_schema
 from tap_instances.tap import TapInstances
+from tools import dbt_docs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -171,6 +172,7 @@ def main() -> None:
     for name in PARTS:
         path = ROOT / name
         path.write_text(render(name, path.read_text(encoding="utf-8")), encoding="utf-8")
+    dbt_docs.main()
 
 
 if __name__ == "__main__":
