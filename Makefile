@@ -56,7 +56,7 @@ help:
 	@echo 'With another Python: make demo PYTHON=python3.12'
 	@echo "Without the slow tests: make test PYTEST='-m \"not e2e\"'"
 
-demo: .meltano/demo.stamp
+demo: .meltano/demo.stamp $(DBT)/stamp
 	@echo 'Demo: two runs of the pipeline, about 20 seconds'
 	@$(MELTANO)/bin/python -m demo.run
 
