@@ -245,7 +245,7 @@ class Reader:
         except msgspec.ValidationError:
             values = tuple([self._value(kind, key, item.get(key), extra) for key in kind.kinds])
         if not item.keys() <= kind.known:
-            for key in sorted(item.keys() - kind.known):
+            for key in [key for key in item if key not in kind.known]:
                 if item[key] is not None and self._keep(kind.stream, kind.prefix + key, item[key], extra):
                     self.findings.unknown[f"{kind.stream}.{kind.prefix}{key}"] = None
         return values
