@@ -143,10 +143,12 @@ def duckdb_tables(path: Path, time: str = "timestamp", prefix: str = "") -> Tabl
 
 @pytest.fixture
 def alerts(tables: Tables, tmp_path: Path) -> Alerts:
-    """Give the script, beyond its first run."""
+    """Give the script, as after a first run on empty tables."""
     del tables
     script = Alerts(str(tmp_path / "warehouse.duckdb"), tmp_path)
-    script.run()
+    script.state.write_text(
+        json.dumps({"last_run": hours_ago(0).isoformat(), "drops": [], "stale": {}}), encoding="utf-8"
+    )
     return script
 
 
@@ -224,6 +226,18 @@ def test_a_number_that_moved_to_another_business_is_back(
     assert "1 number dropped, 1 back since" in alerts.told()
     tables.sync(hours_ago(2), "b-2")
     assert "1 number dropped:" in alerts.told()
+
+
+def test_a_business_that_learns_late_of_a_move_does_not_say_that_a_number_is_back(
+    tables: Tables, alerts: Alerts
+) -> None:
+    tables.sync(hours_ago(9), "b-1", "i-1")
+    tables.sync(hours_ago(9), "b-2")
+    tables.sync(hours_ago(8), "b-2", "i-1")
+    tables.sync(hours_ago(7), "b-2")
+    assert "1 number dropped:" in alerts.told()
+    tables.sync(hours_ago(6), "b-1")
+    assert alerts.told() == ""
 
 
 def test_a_load_that_is_repeated_with_a_later_time_tells_nothing_twice(tables: Tables, alerts: Alerts) -> None:
@@ -595,7 +609,14 @@ def test_a_damaged_state_file_is_an_error_and_no_first_run(tables: Tables, alert
     tables.sync(hours_ago(4), "b-1", "i-1")
     tables.sync(hours_ago(3), "b-1")
     good = alerts.state.read_text(encoding="utf-8")
-    for text in (good[:20], "[]", "{}", '{"last_run": "2026-01-01", "drops": 1, "stale": {}}', ""):
+    for text in (
+        good[:20],
+        "[]",
+        "{}",
+        good.replace("2026", "x"),
+        '{"last_run": "2026-01-01", "drops": 1, "stale": {}}',
+        "",
+    ):
         alerts.state.write_text(text, encoding="utf-8")
         failed = alerts.run(code=1)
         assert "alerts.json is damaged: remove it" in failed.stderr

@@ -46,7 +46,7 @@ DROPS = """
       group by instance_id
     ) c on c.instance_id = d.instance_id
     where d.change_type = 'disconnected' and cast(d.observed_at as timestamp) >= timestamp '{since}'
-    order by 6, 1, 2
+    order by 5, 6, 1, 2
 """
 BUSINESSES = "select business_id, name, cast(observed_at as timestamp) from {tables}businesses order by 3, 1"
 
@@ -66,9 +66,9 @@ class Drop(NamedTuple):
     gone_since: datetime
     connected_at: datetime | None
 
-    def key(self) -> list[str]:
+    def key(self) -> tuple[str, ...]:
         """Return what makes it one drop, also when a load that failed is repeated with a later `gone_since`."""
-        return [self.business_id, self.instance_id, self.last_seen.isoformat()]
+        return self.business_id, self.instance_id, self.last_seen.isoformat()
 
     def is_back(self) -> bool:
         """Return whether the number was seen again after this drop."""
@@ -106,13 +106,12 @@ def run(arguments: argparse.Namespace) -> None:
     send = {"stdout": print_message, "webhook": post, "email": mail}[arguments.to]
     state = read_state(arguments.state)
     now = datetime.now(timezone.utc).replace(tzinfo=None)
-    last_run = min(now, datetime.fromisoformat(state["last_run"])) if state else now
+    since = (min(now, state["last_run"]) if state else now) - WINDOW
     database = arguments.database or os.environ.get("ALERTS_DATABASE")
     if not database:
         raise AlertError("no database: give a DuckDB file or a postgresql:// URL, or set ALERTS_DATABASE")
-    drops, businesses = read_tables(database, arguments.schema, last_run - WINDOW)
-    limit = now - timedelta(hours=arguments.stale_hours)
-    stale = [business for business in businesses if business.last_read < limit]
+    drops, businesses = read_tables(database, arguments.schema, since)
+    stale = [b for b in businesses if (now - b.last_read) / timedelta(hours=1) >= arguments.stale_hours]
 
     # Written before the message is sent: a full disk must not make it be sent at every run.
     draft = write_draft(
@@ -128,18 +127,21 @@ def run(arguments: argparse.Namespace) -> None:
             told = f"{count(len(drops), 'earlier drop')} and {count(len(stale), 'business', 'businesses')} not read"
             print(f"alerts: first run: {told} are taken as known, nothing was sent", file=sys.stderr)
         else:
-            known = {tuple(key) for key in state["drops"]}
-            drops = [drop for drop in drops if tuple(drop.key()) not in known]
+            new = [drop for drop in drops if drop.key() not in state["drops"]]
+            times = Counter(drop.instance_id for drop in new)
+            # The last drop of each number. Where that is known, a new one is of a business that the number had left.
+            last = {drop.instance_id: drop for drop in drops}.values()
+            numbers = {drop: times[drop.instance_id] for drop in last if drop.key() not in state["drops"]}
             stale = [b for b in stale if state["stale"].get(b.business_id) != b.last_read.isoformat()]
-            if drops or stale:
-                send(*compose(drops, stale, arguments.stale_hours, arguments.lines))
+            if numbers or stale:
+                send(*compose(numbers, stale, arguments.stale_hours, arguments.lines))
         draft.replace(arguments.state)
     finally:
         draft.unlink(missing_ok=True)
 
 
 def read_tables(database: str, schema: str | None, since: datetime) -> tuple[list[Drop], list[Business]]:
-    """Return the drops since a time, the oldest first, and every business."""
+    """Return the drops since a time, in the order of `last_seen`, and every business."""
     is_url = "://" in database
     if not is_url and not Path(database).is_file():
         raise AlertError("the database is neither a DuckDB file that exists nor a postgresql:// URL")
@@ -175,21 +177,18 @@ def without_password(text: str, url: str) -> str:
     return text
 
 
-def compose(drops: list[Drop], stale: list[Business], hours: float, most: int) -> tuple[str, str]:
-    """Return a message's title and its lines: a number that dropped several times is one line."""
-    times = Counter(drop.instance_id for drop in drops)
-    last = {drop.instance_id: drop for drop in drops}  # the newest of each: they come in the order of time
-    numbers = sorted(last.values(), key=Drop.is_back)
+def compose(numbers: dict[Drop, int], stale: list[Business], hours: float, most: int) -> tuple[str, str]:
+    """Return a message's title and its lines: a number's last drop, with how often it dropped, is one line."""
     titles, lines = [], []
     if numbers:
-        back = sum(drop.is_back() for drop in numbers)
+        back = sum(map(Drop.is_back, numbers))
         titles.append(f"{count(len(numbers), 'number')} dropped" + (f", {back} back since" if back else ""))
         shown = []
-        for drop in numbers:
+        for drop in sorted(numbers, key=Drop.is_back):
             text = f"- {named(drop.name, drop.instance_id)} ({named(drop.business, drop.business_id)})"
             text += f": last seen {utc(drop.last_seen)}, gone since {utc(drop.gone_since)}"
-            if times[drop.instance_id] > 1:
-                text += f", dropped {times[drop.instance_id]} times"
+            if numbers[drop] > 1:
+                text += f", dropped {numbers[drop]} times"
             if drop.is_back() and drop.connected_at:
                 text += f", back since {utc(drop.connected_at)}"
             shown.append(text)
@@ -311,7 +310,11 @@ def read_state(path: Path) -> dict[str, Any] | None:
     """Return what was told, or `None` at the first run. A file that is damaged is no first run: drops would be lost."""
     try:
         state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {"last_run": state["last_run"], "drops": list(state["drops"]), "stale": dict(state["stale"])}
+        return {
+            "last_run": datetime.fromisoformat(state["last_run"]).replace(tzinfo=None),
+            "drops": {tuple(key) for key in state["drops"]},
+            "stale": dict(state["stale"]),
+        }
     except FileNotFoundError:
         return None
     except OSError as problem:
