@@ -312,12 +312,15 @@ def test_the_state_forgets_drops_that_are_no_longer_looked_at(tables: Tables, al
     assert json.loads(alerts.state.read_text(encoding="utf-8"))["drops"] == []
 
 
-def test_a_script_that_did_not_run_for_long_tells_what_it_missed(tables: Tables, alerts: Alerts) -> None:
+@pytest.mark.parametrize("last_run", [hours_ago(24 * 30), hours_ago(-24 * 30)], ids=["long ago", "a wrong clock's"])
+def test_what_happened_since_a_last_run_long_ago_or_in_the_future_is_told(
+    tables: Tables, alerts: Alerts, last_run: datetime
+) -> None:
     state = json.loads(alerts.state.read_text(encoding="utf-8"))
-    state["last_run"] = (hours_ago(24 * 30)).replace(tzinfo=None).isoformat()
-    alerts.state.write_text(json.dumps(state), encoding="utf-8")
-    tables.sync(hours_ago(24 * 20), "b-1", "i-1")
-    tables.sync(hours_ago(24 * 19), "b-1")
+    alerts.state.write_text(json.dumps(state | {"last_run": last_run.isoformat()}), encoding="utf-8")
+    days = 20 if last_run < NOW else 1
+    tables.sync(hours_ago(24 * days + 1), "b-1", "i-1")
+    tables.sync(hours_ago(24 * days), "b-1")
     assert "Name of i-1" in alerts.told("--stale-hours", "999")
 
 
@@ -422,6 +425,7 @@ def test_what_a_webhook_did_not_take_is_told_at_the_next_run(
     failed = alerts.run("--to", "webhook", code=1)
     assert failed.stderr.startswith(f"alerts: the webhook answered {words}")
     assert (failed.stderr.count("\n"), PASSWORD in failed.stderr) == (1, False)
+    assert [path.name for path in alerts.folder.glob("alerts.json*")] == ["alerts.json"], "no draft is left"
     webhook.status = 204
     alerts.run("--to", "webhook")
     assert [body["text"].count("Name of i-1") for _, _, body in webhook.got] == [1, 1]
@@ -447,15 +451,14 @@ def test_a_script_that_is_killed_after_it_sent_repeats_and_loses_nothing(
 def test_nothing_is_sent_when_it_could_not_be_remembered(tables: Tables, alerts: Alerts, webhook: Webhook) -> None:
     tables.sync(hours_ago(4), "b-1", "i-1")
     tables.sync(hours_ago(3), "b-1")
-    folder = alerts.folder / "state"
-    folder.mkdir()
-    alerts.state.rename(folder / "alerts.json")
-    full = folder / "alerts.json"
-    done = alerts.run("--to", "webhook", "--state", str(alerts.folder / "no folder" / "alerts.json"), code=1)
-    assert "cannot be written: No such file or directory" in done.stderr
+    # A file that can be read, with a name so long that none can be written beside it.
+    alerts.state = alerts.state.rename(alerts.folder / ("x" * 250))
+    done = alerts.run("--to", "webhook", code=1)
+    assert "cannot be written: File name too long" in done.stderr
     assert webhook.got == []
-    alerts.run("--to", "webhook", "--state", str(full))
-    assert [path.name for path in folder.iterdir()] == ["alerts.json"], "no draft is left"
+    alerts.state = alerts.state.rename(alerts.folder / "alerts.json")
+    alerts.run("--to", "webhook")
+    assert len(webhook.got) == 1
 
 
 # --------------------------------------------------------------------------------------------------------- by e-mail
