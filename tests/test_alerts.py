@@ -25,6 +25,9 @@ import duckdb
 import pytest
 import trustme
 
+from demo.codechat import CodeChat, World
+from tests.kit.support import sync
+from tests.test_queries import load
 from tools.docs import ROOT
 
 if TYPE_CHECKING:
@@ -322,6 +325,33 @@ def test_what_happened_since_a_last_run_long_ago_or_in_the_future_is_told(
     tables.sync(hours_ago(24 * days + 1), "b-1", "i-1")
     tables.sync(hours_ago(24 * days), "b-1")
     assert "Name of i-1" in alerts.told("--stale-hours", "999")
+
+
+def test_what_the_tap_writes_is_told(tmp_path: Path) -> None:
+    database = str(tmp_path / "warehouse.duckdb")
+    script, state, told = Alerts(database, tmp_path), None, 0
+    world = World.seeded(7)
+    with CodeChat(world) as server:
+        for run in range(4):
+            before = {instance["instanceId"]: instance["name"] for instance in connected(world)}
+            if run:
+                world.step()
+            now = {instance["instanceId"] for instance in connected(world)}
+            synced = sync(world.settings(server.url), state=state)
+            state = synced.state
+            with duckdb.connect(database) as connection:
+                load(connection, [message for message in synced.messages if message.get("stream") in KEYS])
+            lines = script.told().splitlines()[1:]
+            told += len(lines)
+            assert sorted(line.partition(" (")[0] for line in lines) == sorted(
+                f"- {name}" for instance, name in before.items() if instance not in now
+            )
+    assert told
+
+
+def connected(world: World) -> list[dict[str, Any]]:
+    """Return what is connected in a world."""
+    return [instance for business in world.businesses.values() for instance in business.connected]
 
 
 @pytest.mark.parametrize(("name", "schema"), [("main.duckdb", None), ("dev.duckdb", "dev"), ("it's.db", 'we "ird.x')])
