@@ -101,10 +101,9 @@ def read(database: str, schema: str, today: date) -> dict[str, pd.DataFrame]:
                 columns = [column[0] for column in result.description]
                 frames[name] = pd.DataFrame(result.fetchall(), columns=columns)
     except driver.Error as problem:
-        # The text may hold a part of the URL: it is for the log of whoever runs this page.
-        print(
-            f"dashboard: {type(problem).__name__}: {problem}" if not is_url else f"dashboard: {type(problem).__name__}"
-        )
+        # For whoever runs this page. What libpq says of a connection may quote a part of the URL.
+        secret = is_url and isinstance(problem, driver.OperationalError)
+        print(f"dashboard: {type(problem).__name__}" + ("" if secret else f": {problem}"))
         raise Unreadable(
             "The models cannot be read. Was `dbt build` run, and is DASHBOARD_SCHEMA its schema? "
             "While a loader writes to a DuckDB file, nobody can read it: try again in a minute."

@@ -248,6 +248,14 @@ def test_empty_and_half_empty_models_look_right(
     assert ("No number has dropped in the last 7 days." in said) == ("codechat__sessions" not in kept)
 
 
+def test_of_many_numbers_those_with_the_lowest_uptime_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = ROWS | {"codechat__daily_uptime": [(f"i-{n}", day(0), 60.0 * n, 3600.0) for n in range(45)]}
+    page = opened(monkeypatch, duckdb_with(tmp_path / "many.duckdb", many))
+    assert [each.value for each in page.caption if "5 more numbers with a higher uptime are not shown." in each.value]
+
+
 def test_rows_without_names_are_shown_by_their_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bare = {
         **ROWS,
