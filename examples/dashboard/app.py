@@ -53,10 +53,12 @@ QUERIES = {
         order by 6 desc, 3
     """,
     "uptime": """
-        select i.business_id, u.instance_id, coalesce(i.name, u.instance_id) as number,
+        select i.business_id, coalesce(b.name, i.business_id, '') as business,
+               u.instance_id, coalesce(i.name, u.instance_id) as number,
                u.day, u.seconds_connected, u.seconds_observed
         from {schema}codechat__daily_uptime u
         left join {schema}stg_codechat__instances i on i.instance_id = u.instance_id
+        left join {schema}stg_codechat__businesses b on b.business_id = i.business_id
         where u.day >= date '{since:.10}'
     """,
     "webhooks": """
@@ -213,12 +215,11 @@ def show_uptime(uptime: pd.DataFrame, since: pd.Timestamp, days: int) -> None:
     sums = uptime.groupby("instance_id")[["seconds_connected", "seconds_observed"]].sum()
     sums["share"] = sums["seconds_connected"] / sums["seconds_observed"]
     sums = sums.sort_values("share").head(MOST_NUMBERS)
-    names = uptime.drop_duplicates("instance_id").set_index("instance_id")["number"]
-    same = names.duplicated(keep=False)
-    labels = {
-        key: f"{percent(share, 1)} % · {names[key]}" + (f" ({key})" if same[key] else "")
-        for key, share in sums["share"].items()
-    }
+    numbers = uptime.drop_duplicates("instance_id").set_index("instance_id")
+    names = numbers["number"]
+    for more in (numbers["business"], numbers.index):  # of a name that two numbers have
+        names = names.where(~names.duplicated(keep=False), names + ", " + more)
+    labels = {key: f"{percent(share, 1)} % · {names[key]}" for key, share in sums["share"].items()}
     grid = pd.MultiIndex.from_product([sums.index, pd.date_range(since, periods=days)], names=["instance_id", "day"])
     cells = uptime.set_index(["instance_id", "day"]).reindex(grid).reset_index()
     cells["label"] = cells["instance_id"].map(labels)
@@ -231,7 +232,7 @@ def show_uptime(uptime: pd.DataFrame, since: pd.Timestamp, days: int) -> None:
     cells["date"] = cells["day"].dt.strftime("%d %b")
     base = alt.Chart(cells).encode(
         x=alt.X("date:O", sort=None, title=None, axis=alt.Axis(labelAngle=-90, orient="top")),
-        y=alt.Y("label:N", sort=list(labels.values()), title=None, axis=alt.Axis(labelLimit=150)),
+        y=alt.Y("label:N", sort=list(labels.values()), title=None, axis=alt.Axis(labelLimit=160)),
         tooltip=[
             alt.Tooltip("label:N", title="Number"),
             alt.Tooltip("date:O", title="Day"),

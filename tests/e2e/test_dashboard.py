@@ -6,6 +6,7 @@ names and columns of the models in dbt/.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -254,6 +255,19 @@ def test_of_many_numbers_those_with_the_lowest_uptime_are_drawn(
     many = ROWS | {"codechat__daily_uptime": [(f"i-{n}", day(0), 60.0 * n, 3600.0) for n in range(45)]}
     page = opened(monkeypatch, duckdb_with(tmp_path / "many.duckdb", many))
     assert [each.value for each in page.caption if "5 more numbers with a higher uptime are not shown." in each.value]
+
+
+def test_numbers_of_the_same_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = [("b-1", "i-1", "Sales"), ("b-1", "i-2", "Sales"), ("b-2", "i-3", "Sales"), ("b-1", "i-4", "Support")]
+    same = ROWS | {
+        "stg_codechat__instances": numbers,
+        "codechat__daily_uptime": [(key, day(0), 3600.0, 3600.0) for _, key, _ in numbers],
+    }
+    [chart] = opened(monkeypatch, duckdb_with(tmp_path / "same.duckdb", same)).get("vega_lite_chart")
+    [labels] = {tuple(layer["encoding"]["y"]["sort"]) for layer in json.loads(chart.proto.spec)["layer"]}
+    assert set(labels) == {
+        f"100 % · {name}" for name in ("Sales, Acme, i-1", "Sales, Acme, i-2", f"Sales, {MARKDOWN}", "Support")
+    }
 
 
 def test_rows_without_names_are_shown_by_their_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
