@@ -3,6 +3,7 @@
 #   .venv-meltano/  Meltano, which wants an environment of its own
 #   .venv-airflow/  Airflow, only for `make airflow`
 #   .venv-loaders/  more loaders, each in an environment of its own, and an S3 in memory, only for tests
+#   .venv-dashboard/  Streamlit, only for the dashboard (500 MB)
 #   .venv-snowflake/  the Snowflake loader and a Snowflake in memory, only for tests
 #   .venv-dbt/      dbt, for the models and their tests
 #   .venv-nox/      nox, and an environment for each Python, only for `make pythons`
@@ -14,6 +15,7 @@ PYTHON ?= python3
 DEV := .venv
 MELTANO := .venv-meltano
 AIRFLOW := .venv-airflow
+DASHBOARD := .venv-dashboard
 SNOWFLAKE := .venv-snowflake
 LOADERS := .venv-loaders
 DBT := .venv-dbt
@@ -26,6 +28,8 @@ DEV_PACKAGES := --group dev --editable .
 # DuckDB here is what the demo reads its tables with; as old as the loader's.
 MELTANO_PACKAGES := 'meltano>=4.4.1,<5' 'duckdb<1.3'
 AIRFLOW_PACKAGES := 'apache-airflow>=3.3,<4'
+# What the page needs, and what tests it: pytest, and what speaks to Chromium.
+DASHBOARD_PACKAGES := -r examples/dashboard/requirements.txt 'pytest>=8.3' 'websockets>=13'
 # dbt-core 1.12 and later downloads a parser while it builds. This DuckDB is newer than the loader's: they take turns.
 DBT_PACKAGES := 'dbt-core>=1.11,<1.12' 'dbt-duckdb>=1.11,<1.12' 'dbt-postgres>=1.11,<1.12' 'duckdb>=1.4,<3'
 MATRIX_PACKAGES := 'nox>=2025.5'
@@ -35,11 +39,12 @@ SNOWFLAKE_PACKAGES := meltanolabs-target-snowflake==0.20.4 'fakesnow>=0.12,<1' '
 	'dbt-core>=1.11,<1.12' 'dbt-snowflake>=1.11,<1.12'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dbt test loaders lint types docs picture coverage pythons mutation bench airflow clean python
+.PHONY: help demo dbt dashboard dashboard-test test loaders lint types docs picture coverage pythons mutation bench airflow clean python
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo      read a made-up CodeChat into DuckDB, and look at the tables'
+	@echo 'make dashboard a page on the models of the demo, or of DASHBOARD_DATABASE (examples/dashboard)'
 	@echo 'make dbt       build the models on the DuckDB file that meltano loads; DBT_OPTIONS= for more of its options'
 	@echo 'make test      all tests; those with PostgreSQL if its binaries are installed'
 	@echo 'make loaders   the loaders of docs/loaders.md load two runs each: a minute or two'
@@ -52,6 +57,7 @@ help:
 	@echo 'make mutation  which faults put into the code no test sees: about an hour'
 	@echo 'make bench     how fast the tap is, against a floor and the SDK template: some minutes, prints Markdown'
 	@echo 'make airflow   run the example of examples/airflow in a real Airflow: some four minutes'
+	@echo 'make dashboard-test  the page on DuckDB and PostgreSQL, and in Chromium if it is installed'
 	@echo 'make clean     remove what the above have set up (not your state, not your data)'
 	@echo 'With another Python: make demo PYTHON=python3.12'
 	@echo "Without the slow tests: make test PYTEST='-m \"not e2e\"'"
@@ -62,6 +68,15 @@ demo: .meltano/demo.stamp $(DBT)/stamp
 
 dbt: $(DBT)/stamp
 	@cd dbt && ../$(DBT)/bin/dbt build --profiles-dir . $(DBT_OPTIONS)
+
+dashboard: $(DASHBOARD)/stamp
+	@export DASHBOARD_DATABASE="$${DASHBOARD_DATABASE:-output/demo/tap_instances.duckdb}"; \
+		case $$DASHBOARD_DATABASE in output/demo/*) test -f "$$DASHBOARD_DATABASE" || $(MAKE) demo ;; esac && \
+		$(DASHBOARD)/bin/python -m streamlit run examples/dashboard/app.py $(STREAMLIT)
+
+# Its environment has no tap: hence without the configuration of the other tests.
+dashboard-test: $(DASHBOARD)/stamp
+	@$(DASHBOARD)/bin/python -m pytest --noconftest -o markers=e2e -W ignore tests/e2e/test_dashboard.py $(PYTEST)
 
 test: $(DEV)/stamp $(DBT)/stamp $(SNOWFLAKE)/stamp $(LOADERS)/stamp .meltano/test.stamp
 	@echo 'Tests: some ten minutes, half of it Meltano and real databases'
@@ -132,6 +147,10 @@ $(AIRFLOW)/stamp: | python
 	@echo 'Setting up $(AIRFLOW): Airflow (the first time up to a minute)'
 	$(call environment,$(AIRFLOW),$(AIRFLOW_PACKAGES))
 
+$(DASHBOARD)/stamp: examples/dashboard/requirements.txt | python
+	@echo 'Setting up $(DASHBOARD): Streamlit (the first time up to a minute)'
+	$(call environment,$(DASHBOARD),$(DASHBOARD_PACKAGES))
+
 $(SNOWFLAKE)/stamp: | python
 	@echo 'Setting up $(SNOWFLAKE): the Snowflake loader (the first time up to a minute)'
 	$(call environment,$(SNOWFLAKE),$(SNOWFLAKE_PACKAGES))
@@ -179,6 +198,6 @@ python:
 
 clean:
 	@echo 'Removing environments, plugins, caches and the demo'
-	@rm -rf $(DEV) $(MELTANO) $(AIRFLOW) $(SNOWFLAKE) $(LOADERS) $(DBT) $(MATRIX) $(MUTATION) dbt/target dbt/logs \
+	@rm -rf $(DEV) $(MELTANO) $(AIRFLOW) $(DASHBOARD) $(SNOWFLAKE) $(LOADERS) $(DBT) $(MATRIX) $(MUTATION) dbt/target dbt/logs \
 		.meltano/*.stamp .meltano/extractors .meltano/loaders .meltano/utilities .meltano/run \
 		output/demo output/demo.txt dist build mutants .coverage* .*_cache .hypothesis
