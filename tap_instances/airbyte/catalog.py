@@ -1,0 +1,144 @@
+"""Airbyte's spec and catalog from what the tap declares, and Airbyte's configured catalog as a Singer catalog."""
+
+from __future__ import annotations
+
+import re
+from copy import deepcopy
+from typing import Any, Final, Literal
+
+import msgspec
+
+from tap_instances.airbyte.messages import CURSOR, CommandError
+from tap_instances.tap import TapInstances
+
+Schema = dict[str, Any]
+
+PAGE_FOR_USERS: Final = "https://docs.airbyte.com/integrations/sources/codechat-instances"
+# A path on Airbyte's worker is of no use in a form; deletions are the business of Airbyte's sync modes.
+LEFT_OUT: Final = frozenset({"businesses_file", "emit_activate_version_messages"})
+# What only users of the tap have.
+FOREIGN_WORDS: Final = re.compile(r", businesses_file|[:,]? an object of texts|\.? In the environment: JSON")
+# Rules for texts are left out: clients that check them quote the value, and it may be a secret.
+KEPT_RULES: Final = ("title", "default", "minimum", "maximum", "required")
+HEADER: Final[Schema] = {
+    "type": "object",
+    "required": ["name", "value"],
+    "properties": {
+        "name": {"type": "string", "title": "Name", "order": 0},
+        "value": {"type": "string", "title": "Value", "order": 1, "airbyte_secret": True},
+    },
+}
+TIME: Final[Schema] = {
+    "type": "string",
+    "format": "date-time",
+    "description": "When the business's answer was complete",
+}
+# Streams of what happened: replacing them would lose it.
+HISTORIES: Final = frozenset({"connection_changes", "observations"})
+
+
+class _Stream(msgspec.Struct):
+    name: str
+    json_schema: Schema | None = None
+
+
+class _ConfiguredStream(msgspec.Struct):
+    stream: _Stream
+    sync_mode: Literal["incremental", "full_refresh"]
+
+
+class ConfiguredCatalog(msgspec.Struct):
+    """What this source needs of Airbyte's ConfiguredAirbyteCatalog."""
+
+    streams: list[_ConfiguredStream]
+
+
+def not_offered() -> frozenset[str]:
+    """Return the names of the tap's settings that are none of this source's."""
+    of_every_tap: dict[str, Schema] = {"properties": {}}
+    TapInstances.append_builtin_config(of_every_tap)
+    return LEFT_OUT.union(of_every_tap["properties"])
+
+
+def spec() -> Schema:
+    """Return the ConnectorSpecification: the tap's settings as a form."""
+    declared, hidden = TapInstances.config_jsonschema, not_offered()
+    fields = {name: _field(schema) for name, schema in declared["properties"].items() if name not in hidden}
+    fields["headers"] |= {"type": "array", "items": HEADER}  # a form has no objects with keys of one's own
+    for order, field in enumerate(fields.values()):
+        field["order"] = order
+    form = {"type": "object", "title": "CodeChat instances", "required": declared["required"], "properties": fields}
+    form |= {"$schema": "http://json-schema.org/draft-07/schema#", "additionalProperties": True}
+    return {
+        "documentationUrl": PAGE_FOR_USERS,
+        "protocol_version": "0.2.0",
+        "supportsIncremental": True,
+        "connectionSpecification": form,
+    }
+
+
+def _field(schema: Schema) -> Schema:
+    types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    field: Schema = {"type": next(kind for kind in types if kind != "null")}
+    field |= {rule: schema[rule] for rule in KEPT_RULES if rule in schema}
+    if "description" in schema:
+        field["description"] = FOREIGN_WORDS.sub("", schema["description"])
+    if schema.get("secret") and field["type"] == "string":
+        field["airbyte_secret"] = True
+    if "items" in schema:
+        field["items"] = _field(schema["items"])
+    if "properties" in schema:
+        field["properties"] = {name: _field(inner) for name, inner in schema["properties"].items()}
+    return field
+
+
+def singer_streams(*, include_secrets: bool) -> list[Schema]:
+    """Return the streams as the tap discovers them, parents first; no other setting changes them."""
+    tap = TapInstances(config={"include_secrets": include_secrets}, validate_config=False)
+    entries = {entry["tap_stream_id"]: entry for entry in tap.catalog_dict["streams"]}
+    return [deepcopy(entries[stream.name]) for stream in tap.discover_streams()]
+
+
+def airbyte_streams(*, include_secrets: bool) -> list[Schema]:
+    """Return the streams as an AirbyteCatalog has them."""
+    return [_stream(entry) for entry in singer_streams(include_secrets=include_secrets)]
+
+
+def _stream(entry: Schema) -> Schema:
+    name, schema = entry["tap_stream_id"], entry["schema"]
+    schema["properties"][CURSOR] = dict(TIME)
+    for column in schema["properties"].values():
+        if column.get("format") == "date-time":
+            column["airbyte_type"] = "timestamp_with_timezone"
+    return {
+        "name": name,
+        "json_schema": schema,
+        "supported_sync_modes": ["incremental"] if name in HISTORIES else ["full_refresh", "incremental"],
+        "source_defined_cursor": True,
+        "default_cursor_field": [CURSOR],
+        "source_defined_primary_key": [[key] for key in entry["key_properties"]],
+        "is_resumable": False,
+    }
+
+
+def singer_catalog(configured: ConfiguredCatalog, *, include_secrets: bool) -> Schema:
+    """Return the tap's catalog with the configured streams selected, and of these the configured columns.
+
+    Raises:
+        CommandError: A stream is not known, or is listed twice.
+    """
+    entries = {entry["tap_stream_id"]: entry for entry in singer_streams(include_secrets=include_secrets)}
+    wanted = {each.stream.name: (each.stream.json_schema or {}).get("properties") for each in configured.streams}
+    if unknown := wanted.keys() - entries.keys():
+        raise CommandError(f"stream {min(unknown)!r} of the catalog is not known: refresh the source's schema")
+    if len(wanted) < len(configured.streams):
+        raise CommandError("a stream stands twice in the catalog: list each once")
+    for name, entry in entries.items():
+        columns = wanted.get(name) or {}
+        for part in entry["metadata"]:
+            breadcrumb, metadata = part["breadcrumb"], part["metadata"]
+            if not breadcrumb:
+                metadata["selected"] = name in wanted
+            elif columns and breadcrumb[-1] not in {*columns, *entry["key_properties"]}:
+                metadata["selected"] = False
+    return {"streams": list(entries.values())}
