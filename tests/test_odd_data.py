@@ -120,6 +120,13 @@ def test_a_misfit_at_each_level_is_kept_and_its_column_null() -> None:
     }
     assert run.records("webhooks")[0]["additional_properties"] == {"enabled": "yes", "updatedAt": 1741083330}
     assert run.records("webhook_events")[0]["additional_properties"] == {"sendMessage": 1}
+    [line] = run.lines("WARNING")
+    assert "do not fit their columns" in line
+    for path in (
+        "businesses.name", "instances.name", "instances.createdAt", "instances.WhatsApp.createdAt", "webhooks.enabled",
+        "webhooks.updatedAt", "webhook_events.sendMessage",
+    ):  # fmt: skip
+        assert line.count(path) == 1
 
 
 def test_another_businesses_id_in_the_body_is_kept_and_the_requested_one_used() -> None:
@@ -153,6 +160,12 @@ def test_bytes_that_are_no_utf_8_become_the_replacement_character() -> None:
     [record] = run.records("instances")
     assert record["name"] == "caf\ufffd"
     assert record["additional_properties"] == {"n\ufffd": "\ufffd"}
+    [line] = run.lines("WARNING")
+    assert "bytes that are not UTF-8" in line
+
+
+def test_of_an_answer_in_order_nothing_is_warned(connected: dict[str, Any]) -> None:
+    assert read(connected).lines("WARNING") == []
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
@@ -249,7 +262,7 @@ def test_of_a_key_that_stands_twice_in_an_object_the_last_counts() -> None:
 
 
 def test_numbers_of_every_size_keep_their_text() -> None:
-    numbers = ["0", "-0", "1.50", "1e5", "1E-7", "12345678901234567890123456789", "0.10000000000000000555", "1e400"]
+    numbers = ["0", "-0.0", "1.50", "1e5", "1E-7", "12345678901234567890123456789", "0.10000000000000000555", "1e400"]
     for number in numbers:
         run = read(raw(f'"name":{number},"new":{number}'))
         assert run.returncode == 0
@@ -303,7 +316,7 @@ def test_what_is_no_json_fails_the_business(constant: str) -> None:
     run = read(raw(f'"new":{constant}'))
     assert run.returncode == 1
     [line] = run.lines("ERROR")
-    assert "no JSON" in line
+    assert "is not JSON" in line
     assert not run.of("RECORD")
 
 
