@@ -175,6 +175,12 @@ def test_a_byte_order_mark_and_other_encodings_of_json_are_read(encoding: str) -
     assert run.records("instances")[0]["name"] == "São João 🥖"
 
 
+def test_json_that_is_laid_out_for_people_is_read(connected: dict[str, Any]) -> None:
+    plain, laid_out = read(connected), read(json.dumps(connected, indent=4).encode())
+    assert laid_out.returncode == 0
+    assert laid_out.records("webhook_events") == plain.records("webhook_events") != []
+
+
 @pytest.mark.parametrize(
     "content_type", ["text/html", "text/plain; charset=latin-1", "", "nonsense", "application/json; charset=utf-16"]
 )
@@ -190,6 +196,7 @@ KEYLESS: Final[list[tuple[Any, str]]] = [
     ({"instanceId": None}, "Instances[0]: its instanceId is null"),
     ({"instanceId": ""}, "Instances[0]: its instanceId is empty"),
     ({"instanceId": {"a": 1}}, "Instances[0]: its instanceId is an object"),
+    ({"instanceId": ["a"], "Webhook": []}, "Instances[0]: its instanceId is an array"),
     ({"instanceId": True}, "Instances[0]: its instanceId is a boolean"),
     (None, "Instances[0] is null, not an object"),
     ("s3cr3t", "Instances[0] is a string, not an object"),
