@@ -278,7 +278,7 @@ def test_numbers_of_every_size_keep_their_text() -> None:
         assert f'"additional_properties":{{"new":{number}}}' in run.stdout
 
 
-@pytest.mark.parametrize("number", ["1" * 5000, "-" + "9" * 5000, "1e" + "9" * 30])
+@pytest.mark.parametrize("number", ["1" * 5000, "-" + "9" * 5000, "-" + "9" * 4300, "1e" + "9" * 30])
 def test_a_number_that_python_targets_could_not_read_is_text(number: str) -> None:
     run = read(raw(f'"name":{number},"new":[{number}]'))
     assert run.returncode == 0
