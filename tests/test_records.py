@@ -42,7 +42,7 @@ def members(text: str) -> bytes:
     return b'{"instanceId":"i-1",' + text.encode() + b"}"
 
 
-def instance(reader: Reader, item: bytes | None = None, **keys: Any) -> tuple[dict[str, Any], Instance]:  # noqa: ANN401
+def instance(reader: Reader, item: Any = None, **keys: Any) -> tuple[dict[str, Any], Instance]:  # noqa: ANN401
     """Read an instance with these keys; return its row too."""
     read = read_item(reader, item or {"instanceId": "i-1", **keys})
     assert read is not None
@@ -69,8 +69,8 @@ def business(reader: Reader, **keys: Any) -> dict[str, Any]:  # noqa: ANN401
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        ('"a"', "a"), ('""', ""), ("5", "5"), ("-5", "-5"), ("0", "0"), ("-0.0", "-0.0"), ("1.50", "1.50"), ("1e5", "1e5"),
-        ("1E-7", "1E-7"), ("0.0000001", "0.0000001"), ("1e400", "1e400"), ("1" * 23, None),
+        ('"a"', "a"), ('""', ""), ("5", "5"), ("-5", "-5"), ("0", "0"), ("-0.0", "-0.0"), ("1.50", "1.50"),
+        ("1e5", "1e5"), ("1E-7", "1E-7"), ("0.0000001", "0.0000001"), ("1e400", "1e400"), ("1" * 23, None),
         ("1" * 5000, None), ("1e" + "9" * 20, None), ('"a\\u0000b"', "ab"), ('"\\ud800"', "\ufffd"),
         ('"x\\udc00y"', "x\ufffdy"), ('"\\ud83e\\udd56"', "🥖"), ('"\\ud83e"', "\ufffd"),
         ('"\\u2028\\u200f"', "\u2028\u200f"),
@@ -612,3 +612,212 @@ def test_every_row_has_every_column_in_the_schemas_order() -> None:
         for stream, item in rows.items():
             assert item is not None
             assert list(item) == list(column_names(stream, include_secrets=include_secrets))
+
+
+# -------------------------------------------------------------------------------------------- what is not read again
+
+
+def test_of_an_unchanged_instance_only_its_own_row_is_read_and_it_is_the_same() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def is_unchanged(instance_id: str, digest: str) -> bool:
+        asked.append((instance_id, digest))
+        return True
+
+    for item in example_items():
+        raw, odd = as_json({**item, "new": {"a": 1.50}, "WhatsApp": {"createdAt": "soon"}}), as_json({})
+        reader = make_reader()
+        whole = read_item(reader, raw)
+        own = reader.read_instance(raw, "Instances[0]", SOURCE, is_unchanged)
+        assert whole is not None
+        assert own is not None
+        assert (own.id, own.row, own.digest) == (whole.id, whole.row, whole.digest)
+        assert (whole.is_read, own.is_read) == (True, False)
+        assert (own.webhooks, own.webhook_events) == ([], [])
+        assert asked.pop() == (whole.id, whole.digest)
+        assert reader.read_instance(odd, "Instances[0]", SOURCE, is_unchanged) is None
+        assert not asked
+
+
+@pytest.mark.parametrize("item", [{}, {"Webhook": "x"}, {"Webhook": 1}, {"Webhook": True}])
+def test_nothing_is_taken_for_unchanged_where_webhooks_are_not_known(item: dict[str, Any]) -> None:
+    read = make_reader().read_instance(as_json({"instanceId": "i", **item}), "", SOURCE, lambda _id, _digest: True)
+    assert read is not None
+    assert read.is_read
+
+
+@pytest.mark.parametrize("webhook", [b"[]", b"null", b"{}", b'[{"webhookId":"x"}]', b'[{"webhookId": "w"}]'])
+def test_another_webhook_or_another_shape_of_rows_makes_another_digest(webhook: bytes) -> None:
+    def digest(raw: bytes, shape: int = 0) -> str:
+        read = read_item(make_reader(shape=shape), b'{"instanceId":"i","Webhook":' + raw + b"}")
+        assert read is not None
+        return read.digest
+
+    assert digest(webhook) == digest(webhook) != digest(webhook, shape=1)
+    assert digest(webhook) != digest(b'[{"webhookId":"w"}]')
+
+
+# ------------------------------------------------------------------------------------------- whatever a server may send
+
+TIME_TEXTS = st.one_of(
+    st.datetimes(timezones=st.just(timezone.utc)).map(lambda time: time.isoformat().replace("+00:00", "Z")),
+    st.datetimes().map(datetime.isoformat),
+    st.sampled_from([*TIMES, *NO_TIMES, "2025-06-30T23:59:60Z", "2025-03-04T10:15:30,5Z", " 2025-03-04T10:15:30Z "]),
+)
+TEXTS = st.one_of(
+    st.text(st.characters(), max_size=8),  # surrogates too
+    st.sampled_from(["", "a\x00b", "\ud800", "\udc00x", "\ud83d\ude00", "😀", "\u2028", A_JWT]),
+)
+URLS = st.sampled_from([
+    "https://a.example/x", "https://u:p@a.example/x", "https://a.example/x?token=1&b=2", "https://a.example/@?a:b@c",
+    "u:p@a.example", "https://a.example/?next=https://u:p@b.example", "?", "@", "https://a.example/?Key=1#?key=2",
+])  # fmt: skip
+NUMBERS = st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.integers(10**20, 10**30))
+LEAVES = st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS, TIME_TEXTS, URLS)
+ANY = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=6
+)
+KEYS = st.one_of(
+    TEXTS,
+    st.sampled_from([
+        "newThing", "apiToken", "a_jwt", "x-api-key", "chatsDeleted", 'quo"te', "back\\slash", "new\nline", "f0", "x0",
+        "", "Auth.authId", "Auth.jwt", "WhatsApp.newThing", "webhookId", "instanceId", "deleted_at", "WebhookEvents",
+        "businessId", "__init__", "self", "class", "é", "additional_properties",
+    ]),
+)  # fmt: skip
+FITTING = {"text": TEXTS | URLS, "flag": st.booleans(), "time": TIME_TEXTS}
+
+
+@st.composite
+def objects(draw: st.DrawFn, /, stream: str, prefix: str = "", **children: st.SearchStrategy[Any]) -> dict[str, Any]:
+    """Draw an API object: most values fit, some keys are missing, null, odd or new; in any order."""
+    result: dict[str, Any] = {}
+    for path, column in api_columns(stream).items():
+        key = path.removeprefix(prefix)
+        if not path.startswith(prefix) or "." in key or (chance := draw(st.integers(0, 30))) == 0:
+            continue
+        value = st.sampled_from(["i-1", "i-2"]) if column.name.endswith("ce_id") else FITTING[column.kind]
+        result[key] = draw(st.none() if chance == 1 else ANY if chance == 2 else value)
+    for key, strategy in children.items():
+        result[key] = draw(strategy if draw(st.integers(0, 19)) else ANY)
+    if draw(st.booleans()):
+        result |= draw(st.dictionaries(KEYS, ANY, max_size=2))
+    return dict(draw(st.permutations(list(result.items()))))
+
+
+WEBHOOKS = objects(
+    "webhooks",
+    instanceInstanceId=st.sampled_from(["i-1", "i-2", None, 1]),
+    WebhookEvents=st.none() | objects("webhook_events"),
+)
+INSTANCES = objects(
+    "instances",
+    Auth=st.none() | objects("instances", "Auth."),
+    WhatsApp=st.none() | objects("instances", "WhatsApp."),
+    Webhook=st.none() | st.lists(WEBHOOKS, max_size=2) | WEBHOOKS,
+)
+
+
+def as_json(value: Any, *, ascii_only: bool = True) -> bytes:  # noqa: ANN401
+    """Write JSON as servers do: escapes, or UTF-8 with lone surrogates as escapes."""
+    return json.dumps(value, ensure_ascii=ascii_only).encode(errors="backslashreplace")
+
+
+@contextmanager
+def value_by_value() -> Iterator[None]:
+    """Let the structs refuse every object, so that each of its values is converted by itself."""
+    with mock.patch.object(records, "convert", side_effect=msgspec.ValidationError):
+        yield
+
+
+def assert_same(*raws: bytes, include_secrets: bool = False) -> None:
+    """Read these items by the structs, and value by value: rows and findings are the same."""
+    quick, slow = (make_reader(include_secrets=include_secrets) for _ in range(2))
+    for raw in raws:
+        read = read_item(quick, raw)
+        with value_by_value():
+            assert read_item(slow, raw) == read
+    assert quick.findings == slow.findings
+
+
+@pytest.mark.parametrize("include_secrets", [False, True])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(items=st.lists(INSTANCES | ANY, min_size=1, max_size=3), ascii_only=st.booleans())
+def test_an_object_gives_the_same_rows_read_by_its_struct_and_value_by_value(
+    items: list[Any],
+    ascii_only: bool,  # noqa: FBT001
+    include_secrets: bool,  # noqa: FBT001
+) -> None:
+    assert_same(*(as_json(item, ascii_only=ascii_only) for item in items), include_secrets=include_secrets)
+
+
+@pytest.mark.parametrize("include_secrets", [False, True])
+@settings(max_examples=100, deadline=None)
+@given(value=ANY)
+@example(value=float(10**30))
+def test_each_column_alone_is_the_same_read_by_its_struct_and_value_by_value(
+    value: Any,  # noqa: ANN401
+    include_secrets: bool,  # noqa: FBT001
+) -> None:
+    for key in ("name", "createdAt", "Webhook", "Auth"):
+        assert_same(as_json({"instanceId": "i", key: value}), include_secrets=include_secrets)
+    for part in ("Auth", "WhatsApp"):
+        assert_same(as_json({"instanceId": "i", part: {"createdAt": value}}), include_secrets=include_secrets)
+    for key in ("webhookId", "url", "enabled", "updatedAt", "instanceInstanceId", "WebhookEvents"):
+        webhook = {"webhookId": "w", key: value}
+        assert_same(as_json({"instanceId": "i", "Webhook": [webhook]}), include_secrets=include_secrets)
+    for key in ("newJwt", "webhookEventsId"):
+        webhook = {"webhookId": "w", "WebhookEvents": {key: value}}
+        assert_same(as_json({"instanceId": "i", "Webhook": [webhook]}), include_secrets=include_secrets)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"instanceId":"i","name":"a","name":"b"}',
+        b'{"instanceId":"i","name":1,"name":"b"}',
+        b'{"instanceId":"i","Webhook":[{"webhookId":"w"}],"Webhook":[]}',
+        b'{"instanceId":"i","new":1,"new":{"apiToken":"x"}}',
+        b'{"instanceId":"i","new":null,"new":null}',
+        b'{"instanceId":"i","WhatsApp.new":1,"WhatsApp":{"new":2}}',
+        b'{"instanceId":"i","new":1.50,"big":1e400,"small":-0.0,"int":123456789012345678901234567890}',
+        b'{"instanceId":"i","Webhook":[{"webhookId":"w"},{"webhookId":"w","name":"again"}]}',
+        b'{"instanceId":"i","name":"\\ud83d\\ude00","new":"\\ud83d"}',
+        b'{ "instanceId" : "i" , "WhatsApp" : { "new" : [ 1 , 2 ] } , "Webhook" : [ ] } ',
+        b'{"instanceId":"i","name":"\xff"}',
+        b'{"instanceId":"i","new":{"\xc3":"x"}}',
+        b'{"instanceId":"i","new":' + b"[" * 500 + b"]" * 500 + b"}",
+    ],
+)
+def test_json_that_python_would_not_write_is_the_same_read_by_a_struct_and_value_by_value(raw: bytes) -> None:
+    assert_same(raw, raw)
+
+
+def example_items() -> list[dict[str, Any]]:
+    """Give instances with webhooks as the API documents them."""
+    world = World.seeded(3, businesses=1, instances=4)
+    [business_id] = world.businesses
+    items = [item for item in world.body(business_id)["Instances"] if item["Webhook"]]
+    assert items
+    return items
+
+
+def test_the_documented_objects_are_read_by_their_structs_alone() -> None:
+    expected = [read_item(make_reader(), item) for item in example_items()]
+    refuse = AssertionError("a value was converted by itself")
+    with mock.patch.object(Reader, "_value", side_effect=refuse):
+        assert [read_item(make_reader(), item) for item in example_items()] == expected
+
+
+def test_the_place_in_a_fault_is_the_items_own() -> None:
+    reader = make_reader()
+    assert read_item(reader, b"{}", "Instances[17]") is None
+    assert reader.findings.faults == ["Instances[17]: its instanceId is missing"]
+
+
+@pytest.mark.parametrize("text", [b"", b'"\\u0000",'])
+def test_an_item_nested_deeper_than_python_reads_is_reported_and_not_read(text: bytes) -> None:
+    reader = make_reader()
+    raw = b'{"instanceId":"i","x":[' + text + b"[" * 100_000 + b"]" * 100_000 + b"]}"
+    assert read_item(reader, raw, "Instances[3]") is None
+    assert reader.findings.faults == ["Instances[3] is nested too deep to be read"]
