@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
+from xxhash import xxh3_64_hexdigest
 
 from tap_instances.columns import api_columns
 from tap_instances.tap import TapInstances
@@ -208,6 +211,18 @@ def test_the_state_has_one_partition_a_business_and_none_a_parent(run: Run) -> N
     assert set(bookmarks) == {"webhooks", "webhook_events", "connection_changes", "observations"}
     for bookmark in bookmarks.values():
         assert [partition["context"] for partition in bookmark["partitions"]] == [{"business_id": BUSINESS}]
+
+
+@pytest.mark.parametrize("stream", ["webhooks", "webhook_events"])
+def test_a_row_is_remembered_by_the_digest_of_its_json_as_it_was_written(run: Run, stream: str) -> None:
+    # Another digest would emit every row again after an update of the tap.
+    lines = [line for line in run.stdout.split("\n") if line.startswith(f'{{"type":"RECORD","stream":"{stream}"')]
+    rows = [bytes(msgspec.json.decode(line, type=dict[str, msgspec.Raw])["record"]) for line in lines]
+    digests = {json.loads(row)["webhook_id"]: xxh3_64_hexdigest(row) for row in rows}
+    [partition] = run.state["bookmarks"][stream]["partitions"]
+    memories = partition["seen"].values()
+    assert {key: digest for memory in memories for key, digest in memory["rows"].items()} == digests
+    assert len(digests) == COUNTS[stream]
 
 
 def test_no_jwt_and_no_token_leaves(codechat: CodeChat, run: Run) -> None:
