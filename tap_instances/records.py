@@ -139,7 +139,7 @@ class Reader:
         return encode(self._business_row(source.business_id, *values, source.observed_at, in_order(extra)))
 
     def read_instance(
-        self, raw: bytes, path: str, source: Source, is_unchanged: Callable[[Any, str], bool]
+        self, raw: bytes, path: str, source: Source, is_unchanged: Callable[[str, str], bool]
     ) -> Instance | None:
         """Return an item of ``Instances`` with its rows; ``None`` and a fault if it has no usable key.
 
@@ -196,7 +196,7 @@ class Reader:
 
     # --------------------------------------------------------------------------------------------------- one object
 
-    def _parse(self, raw: bytes, is_unchanged: Callable[[Any, str], bool]) -> tuple[Any, str, bool]:
+    def _parse(self, raw: bytes, is_unchanged: Callable[[str, str], bool]) -> tuple[Any, str, bool]:
         """Parse an item; repair it first where it holds what msgspec, or a target, cannot read."""
         if b"\\u0000" not in raw:
             try:
@@ -207,14 +207,14 @@ class Reader:
                 pass
         return self._parse_valid(repair(raw), is_unchanged)
 
-    def _parse_valid(self, raw: bytes, is_unchanged: Callable[[Any, str], bool]) -> tuple[Any, str, bool]:
+    def _parse_valid(self, raw: bytes, is_unchanged: Callable[[str, str], bool]) -> tuple[Any, str, bool]:
         """Return an item, the digest of its ``Webhook`` (if that may hold webhooks), and whether it is read."""
         if raw[:1] != b"{":
             return decode(raw), "", True
         head = _head(raw)
         first = bytes(head.Webhook)[:1]
         digest = xxh3_64_hexdigest(head.Webhook, seed=self.shape) if first and first in b"[{n" else ""
-        if digest and is_unchanged(head.instanceId, digest):
+        if digest and isinstance(head.instanceId, str) and is_unchanged(head.instanceId, digest):
             members = _split(raw)
             del members["Webhook"]
             return {key: decode(value) for key, value in members.items()}, digest, False

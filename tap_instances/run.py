@@ -166,7 +166,7 @@ class Run:
         partition = stream.bookmarks.get(business_id) if stream.selected and stream.bookmark_type else None
         return bool(getattr(partition, "seen", None))
 
-    def is_unchanged(self, instance_id: Any, digest: str) -> bool:  # noqa: ANN401
+    def is_unchanged(self, instance_id: str, digest: str) -> bool:
         """Return whether no stream needs to read the webhooks of an instance."""
         return self.may_skip and all(stream.memory.is_unchanged(instance_id, digest) for stream in self.remembering)
 

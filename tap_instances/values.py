@@ -42,8 +42,8 @@ class Number(Decimal):
 
 
 def _number(text: str) -> Any:  # noqa: ANN401
-    if (digits := text.removeprefix("-")).isdigit():
-        return int(text) if len(digits) <= MAX_DIGITS else text
+    if text.removeprefix("-").isdigit():
+        return int(text) if len(text) <= MAX_DIGITS else text
     try:
         return Number(text)
     except InvalidOperation:  # an exponent that no number type can hold
@@ -75,7 +75,9 @@ def repair(raw: bytes | bytearray) -> bytes:
     Bytes that are not UTF-8 and lone surrogates become U+FFFD, ``\u0000`` is removed. Raises what :func:`parse_json`
     raises.
     """
-    return encode(_clean(parse_json(raw)))
+    value = parse_json(raw)
+    with deep_recursion():
+        return encode(_clean(value))
 
 
 def _clean(value: Any) -> Any:  # noqa: ANN401

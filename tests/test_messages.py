@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
+from xxhash import xxh3_64_hexdigest
 
 from tap_instances.columns import api_columns
 from tap_instances.tap import TapInstances
@@ -21,7 +24,14 @@ if TYPE_CHECKING:
     from demo.codechat import CodeChat
 
 GOLDEN = DATA / "messages.jsonl"
-COUNTS = {"businesses": 1, "instances": 2, "webhooks": 3, "webhook_events": 3, "connection_changes": 2}
+COUNTS = {
+    "businesses": 1,
+    "instances": 2,
+    "webhooks": 3,
+    "webhook_events": 3,
+    "connection_changes": 2,
+    "observations": 1,
+}
 PARENTS = {"instances": "businesses", "webhooks": "instances", "webhook_events": "webhooks"}
 
 
@@ -34,15 +44,20 @@ def test_the_messages_are_the_golden_ones(run: Run) -> None:
     assert messages(run) == GOLDEN.read_text(encoding="utf-8")
 
 
+def without_times(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without when it was observed, which differs from run to run."""
+    return {name: value for name, value in row.items() if not name.endswith("observed_at")}
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_pages_of_any_size_give_the_same_rows_and_the_same_state(
     codechat: CodeChat, run: Run, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tap_instances.run.PAGE", size)
-    monkeypatch.setattr("tap_instances.sdk.stream.PAGE", size)
+    monkeypatch.setattr("tap_instances.sdk.writer.PAGE", size)
     small = checked(sync(settings(codechat)))
     for stream in STREAMS:
-        rows = [[{**row, "observed_at": None} for row in any_run.records(stream)] for any_run in (run, small)]
+        rows = [[without_times(row) for row in any_run.records(stream)] for any_run in (run, small)]
         assert rows[0] == rows[1] != []
     for stream in ("webhooks", "webhook_events", "connection_changes"):
         states = [any_run.state["bookmarks"][stream]["partitions"][0]["seen"] for any_run in (run, small)]
@@ -94,7 +109,9 @@ def test_an_empty_business_has_every_schema_and_its_own_row() -> None:
     run = read({"businessId": BUSINESS, "name": "new", "Instances": []})
     assert run.returncode == 0
     assert [message["stream"] for message in run.of("SCHEMA")] == list(STREAMS)
-    assert [message["stream"] for message in run.of("RECORD")] == ["businesses"]
+    assert [message["stream"] for message in run.of("RECORD")] == ["businesses", "observations"]
+    [row] = run.records("observations")
+    assert (row["instances"], row["webhooks"], row["previous_observed_at"]) == (0, 0, None)
 
 
 def test_parents_come_before_their_children(run: Run) -> None:
@@ -153,10 +170,29 @@ def test_children_carry_their_parents_ids(run: Run, connected: dict[str, Any]) -
 
 def test_observed_at_is_the_same_in_all_rows_and_is_when_they_were_extracted(run: Run) -> None:
     observed = {
-        record["observed_at"] for s in ("businesses", "instances", "connection_changes") for record in run.records(s)
+        record["observed_at"]
+        for stream in ("businesses", "instances", "connection_changes", "observations")
+        for record in run.records(stream)
     }
     assert observed == {message["time_extracted"] for message in run.of("RECORD")}
     assert len(observed) == 1
+
+
+def test_the_observation_counts_what_was_listed_and_the_next_one_names_it(codechat: CodeChat, run: Run) -> None:
+    [first] = run.records("observations")
+    assert (first["business_id"], first["instances"], first["webhooks"]) == (BUSINESS, 2, 3)
+    second = checked(sync(settings(codechat), state=run.state))
+    [row] = second.records("observations")
+    assert (row["instances"], row["webhooks"]) == (2, 3)
+    assert row["previous_observed_at"] == first["observed_at"] < row["observed_at"]
+
+
+def test_at_the_first_sync_each_listed_instance_is_connected_as_of_then(run: Run) -> None:
+    [business] = run.records("businesses")
+    expected = {"business_id": BUSINESS, "change_type": "connected"}
+    expected |= dict.fromkeys(("previous_observed_at", "observed_at"), business["observed_at"])
+    ids = [record["instance_id"] for record in run.records("instances")]
+    assert run.records("connection_changes") == [{**expected, "instance_id": instance_id} for instance_id in ids]
 
 
 def test_every_time_is_utc_with_a_z(run: Run) -> None:
@@ -172,9 +208,21 @@ def test_every_time_is_utc_with_a_z(run: Run) -> None:
 
 def test_the_state_has_one_partition_a_business_and_none_a_parent(run: Run) -> None:
     bookmarks = run.state["bookmarks"]
-    assert set(bookmarks) == {"webhooks", "webhook_events", "connection_changes"}
+    assert set(bookmarks) == {"webhooks", "webhook_events", "connection_changes", "observations"}
     for bookmark in bookmarks.values():
         assert [partition["context"] for partition in bookmark["partitions"]] == [{"business_id": BUSINESS}]
+
+
+@pytest.mark.parametrize("stream", ["webhooks", "webhook_events"])
+def test_a_row_is_remembered_by_the_digest_of_its_json_as_it_was_written(run: Run, stream: str) -> None:
+    # Another digest would emit every row again after an update of the tap.
+    lines = [line for line in run.stdout.split("\n") if line.startswith(f'{{"type":"RECORD","stream":"{stream}"')]
+    rows = [bytes(msgspec.json.decode(line, type=dict[str, msgspec.Raw])["record"]) for line in lines]
+    digests = {json.loads(row)["webhook_id"]: xxh3_64_hexdigest(row) for row in rows}
+    [partition] = run.state["bookmarks"][stream]["partitions"]
+    memories = partition["seen"].values()
+    assert {key: digest for memory in memories for key, digest in memory["rows"].items()} == digests
+    assert len(digests) == COUNTS[stream]
 
 
 def test_no_jwt_and_no_token_leaves(codechat: CodeChat, run: Run) -> None:

@@ -3,37 +3,64 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
-from typing import Any, Final
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Final
+from unittest import mock
 
+import msgspec
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
+from demo.codechat import World
 from tap_instances import records
 from tap_instances.columns import api_columns, column_names
-from tap_instances.records import Findings, Instance, Reading
+from tap_instances.records import Instance, Reader, Source
 from tap_instances.values import CONVERTERS, MISFIT, parse_json, time_text, to_flag, to_time
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 NOW: Final = datetime(2025, 6, 30, 12, tzinfo=timezone.utc)
+SOURCE: Final = Source("b-1", NOW)
 A_JWT: Final = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJleGFtcGxlIn0.not-a-signature"
 
 
-def reading(*, include_secrets: bool = False) -> Reading:
-    return Reading("b-1", NOW, include_secrets, Findings())
+def make_reader(*, include_secrets: bool = False, shape: int = 0) -> Reader:
+    return Reader(include_secrets=include_secrets, shape=shape)
 
 
-def instance(place: Reading, **keys: Any) -> tuple[dict[str, Any], Instance]:  # noqa: ANN401
+def read_item(reader: Reader, item: Any, path: str = "Instances[0]") -> Instance | None:  # noqa: ANN401
+    """Read an item of `Instances`: JSON as it came, or what stands for it in Python."""
+    raw = item if isinstance(item, bytes) else json.dumps(item).encode()
+    return reader.read_instance(raw, path, SOURCE, lambda _id, _digest: False)
+
+
+def members(text: str) -> bytes:
+    """Return an instance that has these members, as JSON."""
+    return b'{"instanceId":"i-1",' + text.encode() + b"}"
+
+
+def instance(reader: Reader, item: Any = None, **keys: Any) -> tuple[dict[str, Any], Instance]:  # noqa: ANN401
     """Read an instance with these keys; return its row too."""
-    read = records.read_instance({"instanceId": "i-1", **keys}, "Instances[0]", place)
+    read = read_item(reader, item or {"instanceId": "i-1", **keys})
     assert read is not None
     return json.loads(read.row), read
 
 
-def hook(place: Reading, **keys: Any) -> tuple[dict[str, Any], dict[str, Any] | None]:  # noqa: ANN401
+def hook(reader: Reader, **keys: Any) -> tuple[dict[str, Any], dict[str, Any] | None]:  # noqa: ANN401
     """Read a webhook with these keys; return its row and its events'."""
-    _, read = instance(place, Webhook=[{"webhookId": "w-1", **keys}])
-    [(_, row, _)] = read.webhooks
-    events = [json.loads(row) for _, row, _ in read.webhook_events]
-    return json.loads(row), events[0] if events else None
+    _, read = instance(reader, Webhook=[{"webhookId": "w-1", **keys}])
+    [webhook] = read.webhooks
+    events = [json.loads(row.json) for row in read.webhook_events]
+    return json.loads(webhook.json), events[0] if events else None
+
+
+def business(reader: Reader, **keys: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Read a business with these keys; return its row."""
+    row: dict[str, Any] = json.loads(reader.read_business(keys, SOURCE))
+    return row
 
 
 # -------------------------------------------------------------------------------------------------------- values
@@ -42,15 +69,15 @@ def hook(place: Reading, **keys: Any) -> tuple[dict[str, Any], dict[str, Any] | 
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        ('"a"', "a"), ('""', ""), ("5", "5"), ("-5", "-5"), ("0", "0"), ("-0", "-0"), ("1.50", "1.50"), ("1e5", "1e5"),
-        ("1E-7", "1E-7"), ("0.0000001", "0.0000001"), ("1e400", "1e400"), ("1" * 23, None),
+        ('"a"', "a"), ('""', ""), ("5", "5"), ("-5", "-5"), ("0", "0"), ("-0.0", "-0.0"), ("1.50", "1.50"),
+        ("1e5", "1e5"), ("1E-7", "1E-7"), ("0.0000001", "0.0000001"), ("1e400", "1e400"), ("1" * 23, None),
         ("1" * 5000, None), ("1e" + "9" * 20, None), ('"a\\u0000b"', "ab"), ('"\\ud800"', "\ufffd"),
         ('"x\\udc00y"', "x\ufffdy"), ('"\\ud83e\\udd56"', "🥖"), ('"\\ud83e"', "\ufffd"),
         ('"\\u2028\\u200f"', "\u2028\u200f"),
     ],
 )  # fmt: skip
 def test_a_text_column_holds_text_and_numbers_as_their_json_text(value: str, text: str | None) -> None:
-    row, _ = instance(reading(), name=parse_json(value.encode()))
+    row, _ = instance(make_reader(), members(f'"name":{value}'))
     assert row["name"] == (value if text is None else text)
     assert row["additional_properties"] is None
 
@@ -80,10 +107,6 @@ TIMES: Final = {
     "2025-03-04 10:15:30": "2025-03-04T10:15:30Z",
     "2025-03-04 10:15:30+03:00": "2025-03-04T07:15:30Z",
     "2025-03-04t10:15:30z": "2025-03-04T10:15:30Z",
-    # more than six digits of a second: cut, not rounded
-    "2025-03-04T10:15:30.1234567Z": "2025-03-04T10:15:30.123456Z",
-    "2025-12-31T23:59:59.999999999Z": "2025-12-31T23:59:59.999999Z",
-    "2025-03-04T10:15:30.12345678901234567890+03:00": "2025-03-04T07:15:30.123456Z",
     # the ends of time
     "0001-01-01T00:00:00Z": "0001-01-01T00:00:00Z",
     "9999-12-31T23:59:59.999999Z": "9999-12-31T23:59:59.999999Z",
@@ -99,16 +122,26 @@ NO_TIMES: Final = [
 
 @pytest.mark.parametrize(("value", "written"), TIMES.items())
 def test_a_time_is_written_in_utc(value: str, written: str) -> None:
-    row, _ = instance(reading(), createdAt=value)
+    row, _ = instance(make_reader(), createdAt=value)
     assert row["created_at"] == written
     assert row["additional_properties"] is None
 
 
 @pytest.mark.parametrize("value", [*NO_TIMES, 0, 1741083330, 1.5, True, False, [], {}, ["2025-03-04"], {"at": 1}])
-def test_what_is_no_time_is_kept_beside_its_column(value: Any) -> None:  # noqa: ANN401
-    row, _ = instance(reading(), createdAt=value)
+def test_what_is_not_a_time_is_kept_beside_its_column(value: Any) -> None:  # noqa: ANN401
+    row, _ = instance(make_reader(), createdAt=value)
     assert row["created_at"] is None
     assert row["additional_properties"] == {"createdAt": value}
+
+
+@pytest.mark.parametrize("digits", ["1234567", "999999999", "12345678901234567890", "0000000"])
+@pytest.mark.parametrize("zone", ["Z", "+00:00", "+03:00", ""])
+def test_a_time_with_more_than_six_digits_of_a_second_loses_less_than_a_microsecond(digits: str, zone: str) -> None:
+    row, _ = instance(make_reader(), createdAt=f"2025-12-31T23:59:59.{digits}{zone}")
+    whole = datetime.fromisoformat(f"2025-12-31T23:59:59{(zone or 'Z').replace('Z', '+00:00')}")
+    cut = whole + timedelta(microseconds=int(digits[:6]))
+    written = datetime.fromisoformat(row["created_at"].replace("Z", "+00:00"))
+    assert timedelta() <= written - cut <= timedelta(microseconds=1)
 
 
 @pytest.mark.parametrize(("value", "written"), TIMES.items())
@@ -131,24 +164,24 @@ def test_a_misfit_is_kept_under_its_api_name_wherever_it_stands(kind: str, value
         for path, column in api_columns(stream).items():
             if column.kind != kind or path in {"instanceId", "webhookId"}:
                 continue
-            place = reading(include_secrets=True)
+            reader = make_reader(include_secrets=True)
             part, _, name = path.rpartition(".")
             if stream == "instances":
-                row, _ = instance(place, **({part: {name: value}} if part else {name: value}))
+                row, _ = instance(reader, **({part: {name: value}} if part else {name: value}))
             elif stream == "webhooks":
-                row, _ = hook(place, **{name: value})
+                row, _ = hook(reader, **{name: value})
             else:
-                _, events = hook(place, WebhookEvents={name: value})
+                _, events = hook(reader, WebhookEvents={name: value})
                 assert events is not None
                 row = events
             assert row[column.name] is None, path
             assert row["additional_properties"] == {path: value}, path
-            assert not place.findings.unknown
+            assert not reader.findings.unknown
             checked += 1
     assert checked == {"text": 12, "flag": 20, "time": 9}[kind]
 
 
-def test_null_is_no_misfit() -> None:
+def test_null_is_not_a_misfit() -> None:
     assert [convert(None) for convert in CONVERTERS.values()] == [None, None, None]
     assert to_flag("true") is MISFIT
 
@@ -157,24 +190,24 @@ def test_null_is_no_misfit() -> None:
 
 
 def test_an_unknown_key_is_kept_by_its_path_from_the_streams_own_object() -> None:
-    place = reading()
-    row, _ = instance(place, new=1, WhatsApp={"newThing": [1, {"b": None}]}, Auth=None)
+    reader = make_reader()
+    row, _ = instance(reader, new=1, WhatsApp={"newThing": [1, {"b": None}]}, Auth=None)
     assert row["additional_properties"] == {"WhatsApp.newThing": [1, {"b": None}], "new": 1}
-    webhook, events = hook(place, newThing="x", WebhookEvents={"chatsDeleted": True})
+    webhook, events = hook(reader, newThing="x", WebhookEvents={"chatsDeleted": True})
     assert webhook["additional_properties"] == {"newThing": "x"}
     assert events is not None
     assert events["additional_properties"] == {"chatsDeleted": True}
-    assert set(place.findings.unknown) == {
+    assert set(reader.findings.unknown) == {
         "instances.new",
         "instances.WhatsApp.newThing",
         "webhooks.newThing",
         "webhook_events.chatsDeleted",
     }
-    assert not place.findings.withheld
+    assert not reader.findings.withheld
 
 
 def test_an_unknown_key_of_a_business_is_kept() -> None:
-    row = json.loads(records.read_business({"businessId": "b-1", "name": "x", "plan": {"tier": 2}}, reading()))
+    row = business(make_reader(), businessId="b-1", name="x", plan={"tier": 2})
     assert row == {
         "business_id": "b-1",
         "name": "x",
@@ -184,60 +217,59 @@ def test_an_unknown_key_of_a_business_is_kept() -> None:
 
 
 def test_an_unknown_key_that_is_null_is_left_out() -> None:
-    place = reading()
-    row, _ = instance(place, new=None, WhatsApp={"newThing": None})
+    reader = make_reader()
+    row, _ = instance(reader, new=None, WhatsApp={"newThing": None})
     assert row["additional_properties"] is None
-    assert not place.findings.unknown
+    assert not reader.findings.unknown
 
 
 def test_a_key_with_a_dot_is_not_taken_for_a_nested_one() -> None:
     row, _ = instance(
-        reading(include_secrets=True),
+        make_reader(include_secrets=True),
         **{"Auth.authId": "dotted", "Auth": {"authId": "own", "new": 1}, "Auth.new": 2, "WhatsApp.pushName": "dotted"},
     )
     assert row["auth_id"] == "own"
     assert row["whatsapp_push_name"] is None
     assert row["additional_properties"] == {
         "Auth.authId": "dotted",
-        "Auth.new": 1,
-        "Auth.new_": 2,
+        "Auth.new": 2,
+        "Auth.new_": 1,
         "WhatsApp.pushName": "dotted",
     }
 
 
 def test_keys_that_become_the_same_are_both_kept() -> None:
-    row, _ = instance(reading(), **json.loads(r'{"a\u0000":1,"a":2,"\ud800":3,"\udc00":{"x\u0000":4,"x":5}}'))
+    row, _ = instance(make_reader(), members(r'"a\u0000":1,"a":2,"\ud800":3,"\udc00":{"x\u0000":4,"x":5}'))
     assert row["additional_properties"] == {"a": 1, "a_": 2, "\ufffd": 3, "\ufffd_": {"x": 4, "x_": 5}}
 
 
 def test_what_is_kept_stands_in_one_order() -> None:
-    one, _ = instance(reading(), b=1, a=2, WhatsApp={"z": 3})
-    other, _ = instance(reading(), WhatsApp={"z": 3}, a=2, b=1)
+    one, _ = instance(make_reader(), b=1, a=2, WhatsApp={"z": 3})
+    other, _ = instance(make_reader(), WhatsApp={"z": 3}, a=2, b=1)
     assert list(one["additional_properties"]) == list(other["additional_properties"]) == ["WhatsApp.z", "a", "b"]
 
 
 @pytest.mark.parametrize(("value", "kept"), [("same", False), (None, False), ("other", True), (5, True), ([], True)])
 def test_a_copy_of_a_key_is_used_up_where_equal_and_kept_where_not(value: Any, kept: bool) -> None:  # noqa: ANN401, FBT001
     owner = "i-1" if value == "same" else value
-    row, _ = hook(reading(), instanceInstanceId=owner)
+    row, _ = hook(make_reader(), instanceInstanceId=owner)
     assert row["additional_properties"] == ({"instanceInstanceId": owner} if kept else None)
     assert row["instance_id"] == "i-1"
     business_id = "b-1" if value == "same" else value
-    business = json.loads(records.read_business({"businessId": business_id}, reading()))
-    assert business["additional_properties"] == ({"businessId": business_id} if kept else None)
-    assert business["business_id"] == "b-1"
+    row = business(make_reader(), businessId=business_id)
+    assert row["additional_properties"] == ({"businessId": business_id} if kept else None)
+    assert row["business_id"] == "b-1"
 
 
 def test_a_copy_of_a_key_may_be_its_number() -> None:
-    read = records.read_instance(
-        {"instanceId": 7, "Webhook": [{"webhookId": 8, "instanceInstanceId": 7}]}, "", reading()
-    )
+    read = read_item(make_reader(), {"instanceId": 7, "Webhook": [{"webhookId": 8, "instanceInstanceId": 7}]})
     assert read is not None
     assert read.id == "7"
-    [(key, webhook, _)] = read.webhooks
-    assert key == "8"
-    assert json.loads(webhook)["additional_properties"] is None
-    assert json.loads(webhook)["instance_id"] == "7"
+    [webhook] = read.webhooks
+    assert webhook.key == "8"
+    row = json.loads(webhook.json)
+    assert row["additional_properties"] is None
+    assert row["instance_id"] == "7"
 
 
 # -------------------------------------------------------------------------------------------------------- levels
@@ -245,43 +277,77 @@ def test_a_copy_of_a_key_may_be_its_number() -> None:
 
 @pytest.mark.parametrize("part", [None, {}])
 def test_a_part_that_is_null_or_empty_gives_nulls(part: Any) -> None:  # noqa: ANN401
-    row, read = instance(reading(), Auth=part, WhatsApp=part, Webhook=[{"webhookId": "w", "WebhookEvents": part}])
+    row, read = instance(make_reader(), Auth=part, WhatsApp=part, Webhook=[{"webhookId": "w", "WebhookEvents": part}])
     assert {value for name, value in row.items() if name.startswith(("auth", "whatsapp"))} == {None}
     assert row["additional_properties"] is None
     assert len(read.webhook_events) == (part is not None)
 
 
 @pytest.mark.parametrize("value", ["x", 1, True, [], [1], ""])
-def test_a_part_that_is_no_object_is_kept_under_its_name(value: Any) -> None:  # noqa: ANN401
-    place = reading(include_secrets=True)
-    row, _ = instance(place, Auth=value, WhatsApp=value)
+def test_a_part_that_is_not_an_object_is_kept_under_its_name(value: Any) -> None:  # noqa: ANN401
+    reader = make_reader(include_secrets=True)
+    row, _ = instance(reader, Auth=value, WhatsApp=value)
     assert row["additional_properties"] == {"Auth": value, "WhatsApp": value}
-    webhook, events = hook(place, WebhookEvents=value)
+    webhook, events = hook(reader, WebhookEvents=value)
     assert webhook["additional_properties"] == {"WebhookEvents": value}
     assert events is None
-    assert not place.findings.faults
+    assert not reader.findings.faults
 
 
 def test_one_webhook_may_stand_without_its_list() -> None:
-    row, read = instance(reading(), Webhook={"webhookId": "w-1", "name": "crm"})
+    row, read = instance(make_reader(), Webhook={"webhookId": "w-1", "name": "crm"})
     assert row["additional_properties"] is None
-    assert read.readable
-    assert [key for key, _, _ in read.webhooks] == ["w-1"]
+    assert read.digest
+    assert [webhook.key for webhook in read.webhooks] == ["w-1"]
 
 
 @pytest.mark.parametrize("value", ["x", 1, True, ""])
-def test_webhooks_that_are_no_list_and_no_object_are_kept_in_instances(value: Any) -> None:  # noqa: ANN401
-    row, read = instance(reading(), Webhook=value)
+def test_webhooks_that_are_not_a_list_or_object_are_kept_in_instances_and_not_known(value: Any) -> None:  # noqa: ANN401
+    reader = make_reader()
+    row, read = instance(reader, Webhook=value)
     assert row["additional_properties"] == {"Webhook": value}
-    assert not read.readable
-    assert read.webhooks == []
+    assert (read.digest, read.is_read, read.webhooks) == ("", True, [])
+    assert set(reader.findings.misfits) == {"instances.Webhook"}
+    assert not reader.findings.missing
 
 
 @pytest.mark.parametrize("value", [None, []])
-def test_no_webhooks_is_readable(value: Any) -> None:  # noqa: ANN401
-    _, read = instance(reading(), Webhook=value)
-    assert read.readable
+def test_that_there_is_no_webhook_can_be_known(value: Any) -> None:  # noqa: ANN401
+    reader = make_reader()
+    _, read = instance(reader, Webhook=value)
+    assert read.digest
     assert read.webhooks == []
+    assert not reader.findings.missing
+
+
+def test_a_missing_webhook_key_is_noted_and_nothing_is_known() -> None:
+    reader = make_reader()
+    row, read = instance(reader)
+    assert (read.digest, read.is_read, read.webhooks) == ("", True, [])
+    assert row["additional_properties"] is None
+    assert set(reader.findings.missing) == {"instances.Webhook"}
+
+
+@pytest.mark.parametrize(("keys", "unknown"), [
+    ({}, True), ({"WebhookEvents": "x"}, True), ({"WebhookEvents": []}, True), ({"WebhookEvents": None}, False),
+    ({"WebhookEvents": {}}, False),
+])  # fmt: skip
+def test_events_that_are_missing_or_not_an_object_are_not_known(keys: dict[str, Any], unknown: bool) -> None:  # noqa: FBT001
+    reader = make_reader()
+    _, read = instance(reader, Webhook=[{"webhookId": "w-1", **keys}])
+    assert read.unknown_events == ({"w-1"} if unknown else set())
+    assert set(reader.findings.missing) == ({"webhooks.WebhookEvents"} if not keys else set())
+    assert len(read.webhook_events) == (keys == {"WebhookEvents": {}})
+
+
+def test_a_row_has_its_key_and_when_the_api_changed_it() -> None:
+    time = "2025-03-04T10:15:30.123Z"
+    _, read = instance(
+        make_reader(), Webhook=[{"webhookId": "w-1", "updatedAt": time, "WebhookEvents": {"updatedAt": "?"}}]
+    )
+    [webhook], [events] = read.webhooks, read.webhook_events
+    assert (webhook.key, webhook.updated_at) == ("w-1", to_time(time))
+    assert (events.key, events.updated_at) == ("w-1", None)
 
 
 NO_KEYS: Final[list[tuple[dict[str, Any], str]]] = [
@@ -297,52 +363,52 @@ NO_KEYS: Final[list[tuple[dict[str, Any], str]]] = [
 
 @pytest.mark.parametrize(("key", "what"), NO_KEYS)
 def test_an_instance_without_a_key_is_reported_and_not_read(key: dict[str, Any], what: str) -> None:
-    place = reading()
+    reader = make_reader()
     item: dict[str, Any] = {
         "name": "x",
         "new": 1,
         "Webhook": [{"webhookId": "w"}],
         **{name.replace("id", "instanceId"): value for name, value in key.items()},
     }
-    assert records.read_instance(item, "Instances[4]", place) is None
-    assert place.findings.faults == [f"Instances[4]: its instanceId is {what}"]
-    assert not place.findings.unknown
+    assert read_item(reader, item, "Instances[4]") is None
+    assert reader.findings.faults == [f"Instances[4]: its instanceId is {what}"]
+    assert not reader.findings.unknown
 
 
 @pytest.mark.parametrize(("key", "what"), NO_KEYS)
 def test_a_webhook_without_a_key_is_reported_and_the_others_are_read(key: dict[str, Any], what: str) -> None:
-    place = reading()
+    reader = make_reader()
     odd: dict[str, Any] = {
         "WebhookEvents": {"newJwt": True},
         **{name.replace("id", "webhookId"): value for name, value in key.items()},
     }
-    _, read = instance(place, Webhook=[{"webhookId": "w-1"}, odd, {"webhookId": "w-2"}])
-    assert [key for key, _, _ in read.webhooks] == ["w-1", "w-2"]
+    _, read = instance(reader, Webhook=[{"webhookId": "w-1"}, odd, {"webhookId": "w-2"}])
+    assert [webhook.key for webhook in read.webhooks] == ["w-1", "w-2"]
     assert read.webhook_events == []
-    assert place.findings.faults == [f"Instances[0].Webhook[1]: its webhookId is {what}"]
+    assert reader.findings.faults == [f"Instances[0].Webhook[1]: its webhookId is {what}"]
 
 
 @pytest.mark.parametrize(
     ("item", "what"),
     [(None, "null"), (1, "a number"), ("x", "a string"), (True, "a boolean"), ([], "an array"), ([{}], "an array")],
 )
-def test_a_list_item_that_is_no_object_is_reported(item: Any, what: str) -> None:  # noqa: ANN401
-    place = reading()
-    assert records.read_instance(item, "Instances[2]", place) is None
-    _, read = instance(place, Webhook=[item])
+def test_a_list_item_that_is_not_an_object_is_reported(item: Any, what: str) -> None:  # noqa: ANN401
+    reader = make_reader()
+    assert read_item(reader, item, "Instances[2]") is None
+    _, read = instance(reader, Webhook=[item])
     assert read.webhooks == []
-    assert place.findings.faults == [
+    assert reader.findings.faults == [
         f"Instances[2] is {what}, not an object",
         f"Instances[0].Webhook[0] is {what}, not an object",
     ]
 
 
 def test_a_fault_never_quotes_the_value() -> None:
-    place = reading()
-    records.read_instance({"instanceId": ["s3cr3t"]}, "Instances[0]", place)
-    records.read_instance("s3cr3t", "Instances[1]", place)
-    assert len(place.findings.faults) == 2
-    assert not any("s3cr3t" in fault for fault in place.findings.faults)
+    reader = make_reader()
+    assert read_item(reader, {"instanceId": ["s3cr3t"]}) is None
+    assert read_item(reader, "s3cr3t") is None
+    assert len(reader.findings.faults) == 2
+    assert not any("s3cr3t" in fault for fault in reader.findings.faults)
 
 
 # ------------------------------------------------------------------------------------------------------- secrets
@@ -351,9 +417,9 @@ SECRETS: Final = {"token": "s3cr3t", "deep": {"list": [{"api-key": "s3cr3t", "x"
 
 
 def test_of_auth_only_what_its_columns_hold_leaves() -> None:
-    place = reading()
+    reader = make_reader()
     row, _ = instance(
-        place,
+        reader,
         Auth={
             "authId": ["s3cr3t"],
             "jwt": "s3cr3t",
@@ -365,27 +431,27 @@ def test_of_auth_only_what_its_columns_hold_leaves() -> None:
     assert "s3cr3t" not in json.dumps(row)
     assert row["auth_updated_at"] == "2025-06-30T12:00:00Z"
     assert "auth_jwt" not in row
-    assert set(place.findings.withheld) == {"instances.Auth.authId", "instances.Auth.createdAt", "instances.Auth.new"}
-    assert not place.findings.unknown
+    assert set(reader.findings.withheld) == {"instances.Auth.authId", "instances.Auth.createdAt", "instances.Auth.new"}
+    assert not reader.findings.unknown
 
 
 @pytest.mark.parametrize("auth", ["s3cr3t", ["s3cr3t"], 1, False])
-def test_an_auth_that_is_no_object_is_withheld(auth: Any) -> None:  # noqa: ANN401
-    place = reading()
-    row, _ = instance(place, Auth=auth)
+def test_an_auth_that_is_not_an_object_is_withheld(auth: Any) -> None:  # noqa: ANN401
+    reader = make_reader()
+    row, _ = instance(reader, Auth=auth)
     assert row["additional_properties"] is None
-    assert set(place.findings.withheld) == {"instances.Auth"}
+    assert set(reader.findings.withheld) == {"instances.Auth"}
 
 
 def test_an_unknown_secret_is_withheld_at_each_level_and_depth() -> None:
-    place = reading()
-    row, _ = instance(place, **SECRETS, WhatsApp={"sessionToken": "s3cr3t", "kept": {"jwt": 1, "y": 2}})
+    reader = make_reader()
+    row, _ = instance(reader, **SECRETS, WhatsApp={"sessionToken": "s3cr3t", "kept": {"jwt": 1, "y": 2}})
     assert row["additional_properties"] == {"WhatsApp.kept": {"y": 2}, "deep": {"list": [{"x": 1}]}}
-    webhook, events = hook(place, secret={"a": 1}, WebhookEvents={"passwordHash": "s3cr3t", "PASSWD": None})
+    webhook, events = hook(reader, secret={"a": 1}, WebhookEvents={"passwordHash": "s3cr3t", "PASSWD": None})
     assert webhook["additional_properties"] is None
     assert events is not None
     assert events["additional_properties"] is None
-    assert set(place.findings.withheld) == {
+    assert set(reader.findings.withheld) == {
         "instances.token",
         "instances.deep.list[].api-key",
         "instances.deep.Cookie",
@@ -394,50 +460,50 @@ def test_an_unknown_secret_is_withheld_at_each_level_and_depth() -> None:
         "webhooks.secret",
         "webhook_events.passwordHash",
     }
-    assert set(place.findings.unknown) == {"instances.deep", "instances.WhatsApp.kept"}
+    assert set(reader.findings.unknown) == {"instances.deep", "instances.WhatsApp.kept"}
 
 
 def test_an_unknown_secret_of_a_business_is_withheld() -> None:
-    place = reading()
-    row = json.loads(records.read_business({"adminToken": "s3cr3t", "name": {"token": "s3cr3t", "a": 1}}, place))
+    reader = make_reader()
+    row = business(reader, adminToken="s3cr3t", name={"token": "s3cr3t", "a": 1})
     assert row["additional_properties"] == {"name": {"a": 1}}
-    assert set(place.findings.withheld) == {"businesses.adminToken", "businesses.name.token"}
+    assert set(reader.findings.withheld) == {"businesses.adminToken", "businesses.name.token"}
 
 
-def test_a_boolean_is_no_secret() -> None:
-    place = reading()
-    row, _ = instance(place, refreshToken=True, deep={"jwt": False})
+def test_a_boolean_is_not_a_secret() -> None:
+    reader = make_reader()
+    row, _ = instance(reader, refreshToken=True, deep={"jwt": False})
     assert row["additional_properties"] == {"deep": {"jwt": False}, "refreshToken": True}
-    _, events = hook(place, WebhookEvents={"newJwt": True, "refreshToken": False})
+    _, events = hook(reader, WebhookEvents={"newJwt": True, "refreshToken": False})
     assert events is not None
     assert events["new_jwt"] is True
     assert events["additional_properties"] == {"refreshToken": False}
-    assert not place.findings.withheld
+    assert not reader.findings.withheld
 
 
 @pytest.mark.parametrize("value", ["s3cr3t", 1, ["s3cr3t"], {"a": "s3cr3t"}])
 def test_a_misfit_of_a_known_key_with_such_a_name_is_withheld(value: Any) -> None:  # noqa: ANN401
-    place = reading()
-    _, events = hook(place, WebhookEvents={"newJwt": value})
+    reader = make_reader()
+    _, events = hook(reader, WebhookEvents={"newJwt": value})
     assert events is not None
     assert events["new_jwt"] is None
     assert events["additional_properties"] is None
-    assert set(place.findings.withheld) == {"webhook_events.newJwt"}
+    assert set(reader.findings.withheld) == {"webhook_events.newJwt"}
 
 
 def test_a_jwt_is_withheld_under_whatever_name() -> None:
-    place = reading()
-    row, _ = instance(place, session=f"Bearer {A_JWT}", history=[A_JWT, "x"], state={"was": A_JWT})
+    reader = make_reader()
+    row, _ = instance(reader, session=f"Bearer {A_JWT}", history=[A_JWT, "x"], state={"was": A_JWT})
     assert row["additional_properties"] == {"history": ["x"], "state": {}}
-    assert set(place.findings.withheld) == {"instances.session", "instances.history[]", "instances.state.was"}
+    assert set(reader.findings.withheld) == {"instances.session", "instances.history[]", "instances.state.was"}
 
 
-def test_a_jwt_in_the_place_of_an_object_is_named_by_where_it_stood() -> None:
-    place = reading()
-    instance(place, Webhook=A_JWT)
-    hook(place, WebhookEvents=A_JWT, instanceInstanceId=A_JWT)
-    records.read_business({"businessId": A_JWT}, place)
-    assert set(place.findings.withheld) == {
+def test_a_jwt_in_the_of_of_an_object_is_named_by_where_it_stood() -> None:
+    reader = make_reader()
+    instance(reader, Webhook=A_JWT)
+    hook(reader, WebhookEvents=A_JWT, instanceInstanceId=A_JWT)
+    business(reader, businessId=A_JWT)
+    assert set(reader.findings.withheld) == {
         "businesses.businessId",
         "instances.Webhook",
         "webhooks.WebhookEvents",
@@ -446,57 +512,56 @@ def test_a_jwt_in_the_place_of_an_object_is_named_by_where_it_stood() -> None:
 
 
 def test_a_url_beside_the_columns_is_masked_too() -> None:
-    row, _ = instance(reading(), callback="https://u:p@a.example/?token=1", Webhook="https://u:p@a.example")
+    row, _ = instance(make_reader(), callback="https://u:p@a.example/?token=1", Webhook="https://u:p@a.example")
     assert row["additional_properties"] == {
         "Webhook": "https://u:***@a.example",
         "callback": "https://u:***@a.example/?token=***",
     }
 
 
-def test_a_text_that_is_no_url_is_left_as_it_is() -> None:
-    row, _ = instance(reading(), note="as ever?token=1", address="u:p@a.example")
+def test_a_text_that_is_not_a_url_is_left_as_it_is() -> None:
+    row, _ = instance(make_reader(), note="as ever?token=1", address="u:p@a.example")
     assert row["additional_properties"] == {"address": "u:p@a.example", "note": "as ever?token=1"}
 
 
 def test_a_webhooks_url_is_masked() -> None:
-    row, _ = hook(reading(), url="https://bot:s3cr3t@a.example/x?team=ops&token=s3cr3t#top")
+    row, _ = hook(make_reader(), url="https://bot:s3cr3t@a.example/x?team=ops&token=s3cr3t#top")
     assert row["url"] == "https://bot:***@a.example/x?team=ops&token=***#top"
 
 
 def test_with_include_secrets_everything_leaves() -> None:
-    place = reading(include_secrets=True)
-    row, _ = instance(place, **SECRETS, Auth={"jwt": A_JWT, "new": "s3cr3t", "authId": []}, session=A_JWT)
+    reader = make_reader(include_secrets=True)
+    row, _ = instance(reader, **SECRETS, Auth={"jwt": A_JWT, "new": "s3cr3t", "authId": []}, session=A_JWT)
     assert row["auth_jwt"] == A_JWT
     assert row["additional_properties"] == {**SECRETS, "Auth.authId": [], "Auth.new": "s3cr3t", "session": A_JWT}
     url = "https://bot:s3cr3t@a.example/x?token=s3cr3t"
-    webhook, events = hook(place, url=url, fallback=url, WebhookEvents={"newJwt": "s3cr3t"})
+    webhook, events = hook(reader, url=url, fallback=url, WebhookEvents={"newJwt": "s3cr3t"})
     assert webhook["url"] == url
     assert webhook["additional_properties"] == {"fallback": url}
     assert events is not None
     assert events["additional_properties"] == {"newJwt": "s3cr3t"}
-    assert not place.findings.withheld
+    assert not reader.findings.withheld
 
 
 # ---------------------------------------------------------------------------------------------------------- JSON
 
 
 def test_numbers_beside_the_columns_are_written_as_they_came() -> None:
-    text = '{"int":123456789012345678901234567890,"fraction":1.50,"power":1E5,"huge":1e400,"minus":-0}'
-    read = records.read_instance(parse_json(b'{"instanceId":"i","x":' + text.encode() + b"}"), "", reading())
-    assert read is not None
+    text = '{"int":123456789012345678901234567890,"fraction":1.50,"power":1E5,"huge":1e400,"minus":-0.0}'
+    _, read = instance(make_reader(), members(f'"x":{text}'))
     assert f'"additional_properties":{{"x":{text}}}' in read.row.decode()
 
 
 def test_an_integer_that_python_would_refuse_to_read_is_kept_as_its_text() -> None:
-    place = reading()
-    row, _ = instance(place, fits=parse_json(b"-" + b"1" * 4300), long=parse_json(b"1" * 4301))
-    assert row["additional_properties"] == {"fits": -int("1" * 4300), "long": "1" * 4301}
+    reader = make_reader()
+    row, _ = instance(reader, members(f'"fits":-{"1" * 4299},"long":{"1" * 4301}'))
+    assert row["additional_properties"] == {"fits": -int("1" * 4299), "long": "1" * 4301}
 
 
 @pytest.mark.parametrize("depth", [99, 100, 101, 500])
 def test_what_is_nested_deep_is_kept_as_its_json_text_below_a_hundred_levels(depth: int) -> None:
     value = json.loads("[" * depth + '"\ud800x\x00"'.replace("\x00", "\\u0000") + "]" * depth)
-    row, _ = instance(reading(), deep=value)
+    row, _ = instance(make_reader(), deep=value)
     kept, levels = row["additional_properties"]["deep"], 0
     while isinstance(kept, list):
         [kept] = kept
@@ -507,15 +572,15 @@ def test_what_is_nested_deep_is_kept_as_its_json_text_below_a_hundred_levels(dep
 
 
 def test_a_secret_is_withheld_however_deep_it_is_and_nothing_else() -> None:
-    place = reading()
+    reader = make_reader()
     deep = {"apiToken": "s3cr3t", "x": A_JWT, "newJwt": True, "y": "no secret"}
-    row, _ = instance(place, deep=json.loads("[" * 300 + json.dumps(deep) + "]" * 300))
+    row, _ = instance(reader, deep=json.loads("[" * 300 + json.dumps(deep) + "]" * 300))
     text = json.dumps(row)
     assert "s3cr3t" not in text
     assert A_JWT not in text
     assert json.dumps('{"newJwt":true,"y":"no secret"}')[1:-1] in text
     levels = "[]" * 300
-    assert set(place.findings.withheld) == {f"instances.deep{levels}.apiToken", f"instances.deep{levels}.x"}
+    assert set(reader.findings.withheld) == {f"instances.deep{levels}.apiToken", f"instances.deep{levels}.x"}
 
 
 @pytest.mark.parametrize(
@@ -530,36 +595,229 @@ def test_json_is_read_so_that_nothing_is_lost(raw: bytes, value: Any) -> None:  
 
 
 @pytest.mark.parametrize("raw", [b"", b" ", b"NaN", b"[Infinity]", b"-Infinity", b"{", b"[1,]", b"<html>", b"[1] x"])
-def test_what_is_no_json_is_refused(raw: bytes) -> None:
+def test_what_is_not_json_is_refused(raw: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_json(raw)
 
 
-# ----------------------------------------------------------------------------------------------- the tap's own rows
-
-
-def test_a_deleted_row_has_its_ids_when_it_went_and_nulls() -> None:
-    for stream in ("webhooks", "webhook_events"):
-        row = json.loads(records.deleted_row(stream, "i-1", "w-1", reading()))
-        assert list(row) == list(column_names(stream, include_secrets=False))
-        assert {name: value for name, value in row.items() if value is not None} == {
-            "instance_id": "i-1",
-            "webhook_id": "w-1",
-            "deleted_at": "2025-06-30T12:00:00Z",
-        }
+# ----------------------------------------------------------------------------------------------------- whole rows
 
 
 def test_every_row_has_every_column_in_the_schemas_order() -> None:
     for include_secrets in (False, True):
-        place = reading(include_secrets=include_secrets)
-        row, _ = instance(place)
-        webhook, events = hook(place, WebhookEvents={})
-        business = json.loads(records.read_business({}, place))
-        for stream, item in {
-            "businesses": business,
-            "instances": row,
-            "webhooks": webhook,
-            "webhook_events": events,
-        }.items():
+        reader = make_reader(include_secrets=include_secrets)
+        row, _ = instance(reader)
+        webhook, events = hook(reader, WebhookEvents={})
+        rows = {"businesses": business(reader), "instances": row, "webhooks": webhook, "webhook_events": events}
+        for stream, item in rows.items():
             assert item is not None
             assert list(item) == list(column_names(stream, include_secrets=include_secrets))
+
+
+# -------------------------------------------------------------------------------------------- what is not read again
+
+
+def test_of_an_unchanged_instance_only_its_own_row_is_read_and_it_is_the_same() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def is_unchanged(instance_id: str, digest: str) -> bool:
+        asked.append((instance_id, digest))
+        return True
+
+    for item in example_items():
+        raw, odd = as_json({**item, "new": {"a": 1.50}, "WhatsApp": {"createdAt": "soon"}}), as_json({})
+        reader = make_reader()
+        whole = read_item(reader, raw)
+        own = reader.read_instance(raw, "Instances[0]", SOURCE, is_unchanged)
+        assert whole is not None
+        assert own is not None
+        assert (own.id, own.row, own.digest) == (whole.id, whole.row, whole.digest)
+        assert (whole.is_read, own.is_read) == (True, False)
+        assert (own.webhooks, own.webhook_events) == ([], [])
+        assert asked.pop() == (whole.id, whole.digest)
+        assert reader.read_instance(odd, "Instances[0]", SOURCE, is_unchanged) is None
+        assert not asked
+
+
+@pytest.mark.parametrize("item", [{}, {"Webhook": "x"}, {"Webhook": 1}, {"Webhook": True}])
+def test_nothing_is_taken_for_unchanged_where_webhooks_are_not_known(item: dict[str, Any]) -> None:
+    read = make_reader().read_instance(as_json({"instanceId": "i", **item}), "", SOURCE, lambda _id, _digest: True)
+    assert read is not None
+    assert read.is_read
+
+
+@pytest.mark.parametrize("webhook", [b"[]", b"null", b"{}", b'[{"webhookId":"x"}]', b'[{"webhookId": "w"}]'])
+def test_another_webhook_or_another_shape_of_rows_makes_another_digest(webhook: bytes) -> None:
+    def digest(raw: bytes, shape: int = 0) -> str:
+        read = read_item(make_reader(shape=shape), b'{"instanceId":"i","Webhook":' + raw + b"}")
+        assert read is not None
+        return read.digest
+
+    assert digest(webhook) == digest(webhook) != digest(webhook, shape=1)
+    assert digest(webhook) != digest(b'[{"webhookId":"w"}]')
+
+
+# ------------------------------------------------------------------------------------------- whatever a server may send
+
+TIME_TEXTS = st.one_of(
+    st.datetimes(timezones=st.just(timezone.utc)).map(lambda time: time.isoformat().replace("+00:00", "Z")),
+    st.datetimes().map(datetime.isoformat),
+    st.sampled_from([*TIMES, *NO_TIMES, "2025-06-30T23:59:60Z", "2025-03-04T10:15:30,5Z", " 2025-03-04T10:15:30Z "]),
+)
+TEXTS = st.one_of(
+    st.text(st.characters(), max_size=8),  # surrogates too
+    st.sampled_from(["", "a\x00b", "\ud800", "\udc00x", "\ud83d\ude00", "😀", "\u2028", A_JWT]),
+)
+URLS = st.sampled_from([
+    "https://a.example/x", "https://u:p@a.example/x", "https://a.example/x?token=1&b=2", "https://a.example/@?a:b@c",
+    "u:p@a.example", "https://a.example/?next=https://u:p@b.example", "?", "@", "https://a.example/?Key=1#?key=2",
+])  # fmt: skip
+NUMBERS = st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.integers(10**20, 10**30))
+LEAVES = st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS, TIME_TEXTS, URLS)
+ANY = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=6
+)
+KEYS = st.one_of(
+    TEXTS,
+    st.sampled_from([
+        "newThing", "apiToken", "a_jwt", "x-api-key", "chatsDeleted", 'quo"te', "back\\slash", "new\nline", "f0", "x0",
+        "", "Auth.authId", "Auth.jwt", "WhatsApp.newThing", "webhookId", "instanceId", "deleted_at", "WebhookEvents",
+        "businessId", "__init__", "self", "class", "é", "additional_properties",
+    ]),
+)  # fmt: skip
+FITTING = {"text": TEXTS | URLS, "flag": st.booleans(), "time": TIME_TEXTS}
+
+
+@st.composite
+def objects(draw: st.DrawFn, /, stream: str, prefix: str = "", **children: st.SearchStrategy[Any]) -> dict[str, Any]:
+    """Draw an API object: most values fit, some keys are missing, null, odd or new; in any order."""
+    result: dict[str, Any] = {}
+    for path, column in api_columns(stream).items():
+        key = path.removeprefix(prefix)
+        if not path.startswith(prefix) or "." in key or (chance := draw(st.integers(0, 30))) == 0:
+            continue
+        value = st.sampled_from(["i-1", "i-2"]) if column.name.endswith("ce_id") else FITTING[column.kind]
+        result[key] = draw(st.none() if chance == 1 else ANY if chance == 2 else value)
+    for key, strategy in children.items():
+        result[key] = draw(strategy if draw(st.integers(0, 19)) else ANY)
+    if draw(st.booleans()):
+        result |= draw(st.dictionaries(KEYS, ANY, max_size=2))
+    return dict(draw(st.permutations(list(result.items()))))
+
+
+WEBHOOKS = objects(
+    "webhooks",
+    instanceInstanceId=st.sampled_from(["i-1", "i-2", None, 1]),
+    WebhookEvents=st.none() | objects("webhook_events"),
+)
+INSTANCES = objects(
+    "instances",
+    Auth=st.none() | objects("instances", "Auth."),
+    WhatsApp=st.none() | objects("instances", "WhatsApp."),
+    Webhook=st.none() | st.lists(WEBHOOKS, max_size=2) | WEBHOOKS,
+)
+
+
+def as_json(value: Any, *, ascii_only: bool = True) -> bytes:  # noqa: ANN401
+    """Write JSON as servers do: escapes, or UTF-8 with lone surrogates as escapes."""
+    return json.dumps(value, ensure_ascii=ascii_only).encode(errors="backslashreplace")
+
+
+@contextmanager
+def value_by_value() -> Iterator[None]:
+    """Let the structs refuse every object, so that each of its values is converted by itself."""
+    with mock.patch.object(records, "convert", side_effect=msgspec.ValidationError):
+        yield
+
+
+def assert_same(*raws: bytes, include_secrets: bool = False) -> None:
+    """Read these items by the structs, and value by value: rows and findings are the same."""
+    quick, slow = (make_reader(include_secrets=include_secrets) for _ in range(2))
+    for raw in raws:
+        read = read_item(quick, raw)
+        with value_by_value():
+            assert read_item(slow, raw) == read
+    assert quick.findings == slow.findings
+
+
+@pytest.mark.parametrize("include_secrets", [False, True])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(items=st.lists(INSTANCES | ANY, min_size=1, max_size=3), ascii_only=st.booleans())
+def test_an_object_gives_the_same_rows_read_by_its_struct_and_value_by_value(
+    items: list[Any],
+    ascii_only: bool,  # noqa: FBT001
+    include_secrets: bool,  # noqa: FBT001
+) -> None:
+    assert_same(*(as_json(item, ascii_only=ascii_only) for item in items), include_secrets=include_secrets)
+
+
+@pytest.mark.parametrize("include_secrets", [False, True])
+@settings(max_examples=100, deadline=None)
+@given(value=ANY)
+@example(value=float(10**30))
+def test_each_column_alone_is_the_same_read_by_its_struct_and_value_by_value(
+    value: Any,  # noqa: ANN401
+    include_secrets: bool,  # noqa: FBT001
+) -> None:
+    for key in ("name", "createdAt", "Webhook", "Auth"):
+        assert_same(as_json({"instanceId": "i", key: value}), include_secrets=include_secrets)
+    for part in ("Auth", "WhatsApp"):
+        assert_same(as_json({"instanceId": "i", part: {"createdAt": value}}), include_secrets=include_secrets)
+    for key in ("webhookId", "url", "enabled", "updatedAt", "instanceInstanceId", "WebhookEvents"):
+        webhook = {"webhookId": "w", key: value}
+        assert_same(as_json({"instanceId": "i", "Webhook": [webhook]}), include_secrets=include_secrets)
+    for key in ("newJwt", "webhookEventsId"):
+        webhook = {"webhookId": "w", "WebhookEvents": {key: value}}
+        assert_same(as_json({"instanceId": "i", "Webhook": [webhook]}), include_secrets=include_secrets)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"instanceId":"i","name":"a","name":"b"}',
+        b'{"instanceId":"i","name":1,"name":"b"}',
+        b'{"instanceId":"i","Webhook":[{"webhookId":"w"}],"Webhook":[]}',
+        b'{"instanceId":"i","new":1,"new":{"apiToken":"x"}}',
+        b'{"instanceId":"i","new":null,"new":null}',
+        b'{"instanceId":"i","WhatsApp.new":1,"WhatsApp":{"new":2}}',
+        b'{"instanceId":"i","new":1.50,"big":1e400,"small":-0.0,"int":123456789012345678901234567890}',
+        b'{"instanceId":"i","Webhook":[{"webhookId":"w"},{"webhookId":"w","name":"again"}]}',
+        b'{"instanceId":"i","name":"\\ud83d\\ude00","new":"\\ud83d"}',
+        b'{ "instanceId" : "i" , "WhatsApp" : { "new" : [ 1 , 2 ] } , "Webhook" : [ ] } ',
+        b'{"instanceId":"i","name":"\xff"}',
+        b'{"instanceId":"i","new":{"\xc3":"x"}}',
+        b'{"instanceId":"i","new":' + b"[" * 500 + b"]" * 500 + b"}",
+    ],
+)
+def test_json_that_python_would_not_write_is_the_same_read_by_a_struct_and_value_by_value(raw: bytes) -> None:
+    assert_same(raw, raw)
+
+
+def example_items() -> list[dict[str, Any]]:
+    """Give instances with webhooks as the API documents them."""
+    world = World.seeded(3, businesses=1, instances=4)
+    [business_id] = world.businesses
+    items = [item for item in world.body(business_id)["Instances"] if item["Webhook"]]
+    assert items
+    return items
+
+
+def test_the_documented_objects_are_read_by_their_structs_alone() -> None:
+    expected = [read_item(make_reader(), item) for item in example_items()]
+    refuse = AssertionError("a value was converted by itself")
+    with mock.patch.object(Reader, "_value", side_effect=refuse):
+        assert [read_item(make_reader(), item) for item in example_items()] == expected
+
+
+def test_the_place_in_a_fault_is_the_items_own() -> None:
+    reader = make_reader()
+    assert read_item(reader, b"{}", "Instances[17]") is None
+    assert reader.findings.faults == ["Instances[17]: its instanceId is missing"]
+
+
+@pytest.mark.parametrize("text", [b"", b'"\\u0000",'])
+def test_an_item_nested_deeper_than_python_reads_is_reported_and_not_read(text: bytes) -> None:
+    reader = make_reader()
+    raw = b'{"instanceId":"i","x":[' + text + b"[" * 100_000 + b"]" * 100_000 + b"]}"
+    assert read_item(reader, raw, "Instances[3]") is None
+    assert reader.findings.faults == ["Instances[3] is nested too deep to be read"]

@@ -31,16 +31,17 @@ COLUMNS = {
     "webhooks": "instance_id webhook_id name url enabled created_at updated_at deleted_at additional_properties",
     "webhook_events": f"instance_id webhook_id webhook_events_id {FLAGS} created_at updated_at deleted_at "
     "additional_properties",
-    "connection_changes": "business_id instance_id change previous_observed_at observed_at",
+    "connection_changes": "business_id instance_id change_type previous_observed_at observed_at",
+    "observations": "business_id observed_at previous_observed_at instances webhooks",
 }
 KEYS = {
     "businesses": ["business_id"],
     "instances": ["instance_id"],
     "webhooks": ["webhook_id"],
     "webhook_events": ["webhook_id"],
-    "connection_changes": ["business_id", "instance_id", "previous_observed_at"],
+    "connection_changes": ["business_id", "instance_id", "previous_observed_at", "change_type"],
+    "observations": ["business_id", "observed_at"],
 }
-NOT_OF_THE_API = {"observed_at", "additional_properties", "change", "previous_observed_at"}
 
 
 @pytest.mark.parametrize("stream", STREAMS)
@@ -97,6 +98,13 @@ def test_exactly_the_flags_are_boolean(stream: str) -> None:
     properties = load_schema(stream)["properties"]
     flags = {name for name, column in properties.items() if "boolean" in column["type"]}
     assert flags == {"webhooks": {"enabled"}, "webhook_events": set(FLAGS.split())}.get(stream, set())
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_exactly_the_counts_are_integers(stream: str) -> None:
+    properties = load_schema(stream)["properties"]
+    counts = {name for name, column in properties.items() if "integer" in column["type"]}
+    assert counts == ({"instances", "webhooks"} if stream == "observations" else set())
 
 
 def test_the_jwt_is_the_one_secret_column() -> None:

@@ -5,5 +5,5 @@ source gives parents and children in one body, so the root stream walks it once,
 writes its rows of a page. What remains the SDK's: catalog, selection, SCHEMA messages, stream maps, flattening,
 batches' files, metrics, the command line.
 
-``stream`` -> ``output`` -> stdout; ``tap`` has what concerns all streams, and the command line.
+``stream`` -> ``writer`` -> ``output`` -> stdout; ``tap`` has what concerns all streams, and the command line.
 """

@@ -22,7 +22,8 @@ def messages(run: Run) -> str:
     for message in run.of("STATE"):
         for bookmark in message["value"]["bookmarks"].values():
             for partition in bookmark["partitions"]:
-                partition["seen"] = type(partition["seen"]).__name__
+                if "seen" in partition:
+                    partition["seen"] = type(partition["seen"]).__name__
     lines = [json.dumps(message, ensure_ascii=False) for message in run.messages]
     observed_at = run.records("businesses")[0]["observed_at"]
     return "".join(f"{line}\n" for line in lines).replace(observed_at, NOW)
