@@ -327,7 +327,7 @@ class RowMemory:
         if self._holders:  # else nothing is remembered that an emitted row may have moved from
             for row in emitted:
                 self._emitted.setdefault(row.key, set()).add(instance_id)
-        if twice or kept or unknown is None:
+        if twice or kept or hidden or unknown is None:
             digest = ""
             now.update(kept)
         self._seen[instance_id] = memory = Memory(now, digest)
@@ -344,10 +344,14 @@ class RowMemory:
         if not self.versioned:
             return gone
         for instance_id, key in gone:
-            memory = self._seen[instance_id]
-            memory.rows[key], memory.digest = "", ""
-            self._unsent.append((memory, key))
+            self.keep_gone(instance_id, key)
+            self._unsent.append((self._seen[instance_id], key))
         return []
+
+    def keep_gone(self, instance_id: str, key: str) -> None:
+        """Remember a row that is gone, and whose ``deleted_at`` a stream map filtered out: it is emitted later."""
+        memory = self._seen[instance_id]
+        memory.rows[key], memory.digest = "", ""
 
     def commit(self, business_id: str, observed_at: datetime, latest: datetime | None) -> None:
         """Remember a business that was read whole, and of which every row was emitted."""
@@ -385,7 +389,11 @@ class RowMemory:
                     self._owners.setdefault(key, set()).add(instance_id)
         for key, listing in self._emitted.items():
             for instance_id in self._owners.get(key, set()) - listing:
-                for memory in (self._seen.get(instance_id), self._hidden.get(instance_id), self.recall(instance_id)):
+                seen, known = self._seen.get(instance_id), self.recall(instance_id)
+                if seen is not None and seen is known:  # it was not read, being unchanged: it lists the row, too
+                    listing.add(instance_id)
+                    continue
+                for memory in (seen, self._hidden.get(instance_id), known):
                     if memory and memory.rows.pop(key, None) is not None:
                         memory.digest = ""
             self._owners[key] = listing

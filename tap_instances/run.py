@@ -155,9 +155,11 @@ class Run:
             return webhooks
         for remembering in self.remembering:
             remembering.finish(source)
-            remembering.commit(source)
         for history in self.histories:
             history.finish(source, self.listed, webhooks)
+        for remembering in self.remembering:  # not before every stream was written: the last one may fail
+            remembering.commit(source)
+        for history in self.histories:
             history.commit(source, self.listed)
         return webhooks
 

@@ -95,7 +95,10 @@ class RememberingStream(SnapshotStream):
         for instance_id, webhook_id in self.memory.gone():
             row: dict[str, Any] = dict.fromkeys(column_names(self.name, include_secrets=True))
             row.update(instance_id=instance_id, webhook_id=webhook_id, deleted_at=source.observed_at)
-            self.writer.write([encode(row)], source.observed_at)
+            if self.writer.passes(encoded := encode(row)):
+                self.writer.write([encoded], source.observed_at)
+            else:
+                self.memory.keep_gone(instance_id, webhook_id)
 
     def commit(self, source: Source) -> None:
         """Remember a business, all of which was written. With FULL_TABLE too: INCREMENTAL may be chosen again."""

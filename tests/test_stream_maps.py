@@ -20,13 +20,23 @@ if TYPE_CHECKING:
 
 FIRST: Final = "6513270e-269e-4d37-b2a7-4de452e6b438"  # the instance "atendimento", with the webhooks crm and alerts
 SECOND: Final = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"  # the instance "cobranca", with the webhook erp
+HISTORIES: Final = ("connection_changes", "observations")
 SAME: Final = {
     "businesses": "name",
     "instances": "name",
     "webhooks": "name",
     "webhook_events": "webhook_events_id",
     "connection_changes": "change_type",
+    "observations": "instances",
 }
+COUNTS: Final = {
+    "businesses": 1,
+    "instances": 2,
+    "webhooks": 3,
+    "webhook_events": 3,
+    "connection_changes": 2,
+    "observations": 1,
+}  # of the documented body
 
 
 def names(run: Run, stream: str = "webhooks") -> list[str | None]:
@@ -74,8 +84,8 @@ def told(run: Run) -> list[dict[str, Any]]:
     result = []
     for message in run.of("RECORD"):
         del message["time_extracted"]
-        if "observed_at" in message["record"]:
-            message["record"]["observed_at"] = "now"
+        for column in {"observed_at", "previous_observed_at"} & set(message["record"]):
+            message["record"][column] = "now"
         result.append(message)
     return result
 
@@ -91,13 +101,7 @@ def test_the_direct_way_and_the_sdks_give_the_same_records(
     direct = read(odd, include_secrets=include_secrets)
     mapped = read(odd, include_secrets=include_secrets, stream_maps=maps)
     assert direct.returncode == mapped.returncode == 0
-    assert counts(direct) == {
-        "businesses": 1,
-        "instances": 2,
-        "webhooks": 3,
-        "webhook_events": 3,
-        "connection_changes": 2,
-    }
+    assert counts(direct) == COUNTS
     assert told(mapped) == told(direct)
 
 
@@ -169,14 +173,15 @@ def test_a_source_copies_a_stream(connected: dict[str, Any]) -> None:
     ("maps", "left"),
     [
         ({"businesses": None}, []),
-        ({"instances": None}, ["businesses", "connection_changes"]),
-        ({"webhooks": None}, ["businesses", "instances", "connection_changes"]),
-        ({"webhook_events": None}, ["businesses", "instances", "webhooks", "connection_changes"]),
-        ({"connection_changes": None}, ["businesses", "instances", "webhooks", "webhook_events"]),
+        ({"instances": None}, ["businesses", *HISTORIES]),
+        ({"webhooks": None}, ["businesses", "instances", *HISTORIES]),
+        ({"webhook_events": None}, ["businesses", "instances", "webhooks", *HISTORIES]),
+        ({"connection_changes": None}, [stream for stream in STREAMS if stream != "connection_changes"]),
+        ({"observations": None}, [stream for stream in STREAMS if stream != "observations"]),
         ({"businesses": {}, "instances": {}, "__else__": None}, ["businesses", "instances"]),
         ({"businesses": {"__filter__": "False"}}, []),
-        ({"instances": {"__filter__": "False"}}, ["businesses", "connection_changes"]),
-        ({"webhooks": {"__filter__": "False"}}, ["businesses", "instances", "connection_changes"]),
+        ({"instances": {"__filter__": "False"}}, ["businesses", *HISTORIES]),
+        ({"webhooks": {"__filter__": "False"}}, ["businesses", "instances", *HISTORIES]),
     ],
 )
 def test_what_a_map_drops_takes_along_what_is_below_it(
@@ -324,7 +329,7 @@ def test_a_map_that_cannot_work_is_refused_before_the_first_request(
 def test_flattening_gives_text_where_there_are_objects(odd: dict[str, Any], depth: int) -> None:
     run = read(odd, flattening_enabled=True, flattening_max_depth=depth)
     assert run.returncode == 0
-    assert counts(run) == {"businesses": 1, "instances": 2, "webhooks": 3, "webhook_events": 3, "connection_changes": 2}
+    assert counts(run) == COUNTS
     for stream in STREAMS[:4]:
         [schema] = run.of("SCHEMA", stream)
         for record, plain in zip(run.records(stream), read(odd).records(stream), strict=True):
