@@ -265,6 +265,7 @@ class RowMemory:
         self._seen: dict[str, Memory] = {}
         self._hidden: dict[str, Memory] = {}
         self._gone: dict[tuple[str, str], None] = {}
+        self._kept: set[tuple[str, str]] = set()  # remembered, though not listed or not emitted
         self._emitted: dict[str, set[str]] = {}  # row -> the instances that list it
 
     def is_unchanged(self, instance_id: str, digest: str) -> bool:
@@ -279,9 +280,12 @@ class RowMemory:
 
     def keep(self, instance_id: str) -> None:
         """Remember an instance as before."""
-        if memory := self.recall(instance_id):
-            self._seen[instance_id] = memory
-            self.unchanged += len(memory.rows)
+        memory = self.recall(instance_id) or Memory({})
+        self.unchanged += len(memory.rows)
+        listed_before = self._seen.get(instance_id)
+        if listed_before not in (None, memory):  # it is listed twice, and differs
+            memory = Memory(dict.fromkeys([*listed_before.rows, *memory.rows], ""))
+        self._seen[instance_id] = memory
 
     def hide(self, instance_id: str) -> None:
         """Remember the ids of an instance that a stream map filters out: its rows come whole when it passes again."""
@@ -316,7 +320,7 @@ class RowMemory:
             emitted = [row for row in shown if known.get(row.key) != now[row.key]]
             self.unchanged += len(shown) - len(emitted)
         kept = {}
-        for key in known.keys() - now.keys():
+        for key in [key for key in known if key not in now]:
             if key in hidden:
                 kept[key] = ""
             elif unknown is None or key in unknown:
@@ -330,9 +334,8 @@ class RowMemory:
         if twice or kept or hidden or unknown is None:
             digest = ""
             now.update(kept)
-        self._seen[instance_id] = memory = Memory(now, digest)
-        if kept:
-            self._unsent += [(memory, key) for key in kept]
+        self._seen[instance_id] = Memory(now, digest)
+        self._kept.update((instance_id, key) for key in kept)
         return emitted
 
     def gone(self) -> list[tuple[str, str]]:
@@ -345,18 +348,19 @@ class RowMemory:
             return gone
         for instance_id, key in gone:
             self.keep_gone(instance_id, key)
-            self._unsent.append((self._seen[instance_id], key))
         return []
 
     def keep_gone(self, instance_id: str, key: str) -> None:
-        """Remember a row that is gone, and whose ``deleted_at`` a stream map filtered out: it is emitted later."""
+        """Remember a row that is gone as long as the target has not been told."""
         memory = self._seen[instance_id]
         memory.rows[key], memory.digest = "", ""
+        self._kept.add((instance_id, key))
 
     def commit(self, business_id: str, observed_at: datetime, latest: datetime | None) -> None:
         """Remember a business that was read whole, and of which every row was emitted."""
         self._forget_elsewhere()
         self._mark_doubles()
+        self._unsent += [(self._seen[instance_id], key) for instance_id, key in self._kept]
         away = dict(self._hidden)
         if former := self.partitions.get(business_id):
             for memories, at in ((former.away, None), (former.seen, former.observed_at)):
@@ -389,11 +393,11 @@ class RowMemory:
                     self._owners.setdefault(key, set()).add(instance_id)
         for key, listing in self._emitted.items():
             for instance_id in self._owners.get(key, set()) - listing:
-                seen, known = self._seen.get(instance_id), self.recall(instance_id)
-                if seen is not None and seen is known:  # it was not read, being unchanged: it lists the row, too
-                    listing.add(instance_id)
+                seen = self._seen.get(instance_id)
+                if seen and key in seen.rows and (instance_id, key) not in self._kept:
+                    listing.add(instance_id)  # it lists the row too
                     continue
-                for memory in (seen, self._hidden.get(instance_id), known):
+                for memory in (seen, self._hidden.get(instance_id), self.recall(instance_id)):
                     if memory and memory.rows.pop(key, None) is not None:
                         memory.digest = ""
             self._owners[key] = listing
