@@ -280,10 +280,12 @@ class RowMemory:
 
     def keep(self, instance_id: str) -> None:
         """Remember an instance as before."""
-        memory = self.recall(instance_id) or Memory({})
+        memory = self.recall(instance_id)
+        if memory is None:
+            return
         self.unchanged += len(memory.rows)
         listed_before = self._seen.get(instance_id)
-        if listed_before not in (None, memory):  # it is listed twice, and differs
+        if listed_before and listed_before is not memory:  # it is listed twice, and differs
             memory = Memory(dict.fromkeys([*listed_before.rows, *memory.rows], ""))
         self._seen[instance_id] = memory
 
