@@ -184,11 +184,23 @@ def test_what_is_kept_is_remembered_as_it_was() -> None:
     memory = open_memory(first.state)
     memory.begin()
     memory.keep("i")
-    memory.keep("never seen")
     assert memory.gone() == []
     memory.commit("b", START, None)
     assert as_json(list(memory.partitions)) == first.state["bookmarks"]["webhooks"]["partitions"]
     assert memory.unchanged == 2
+
+
+def test_a_gone_row_that_the_target_was_not_told_of_is_told_later() -> None:
+    first = run(None, {"i": {"w": "1", "v": "1"}})
+    memory = open_memory(first.state)
+    memory.begin()
+    memory.compare("i", "all", rows_of({"w": "1"}), ["1"])
+    for pair in memory.gone():
+        memory.keep_gone(*pair)
+    memory.commit("b", START, None)
+    state = as_json({"bookmarks": {"webhooks": {"partitions": list(memory.partitions)}}})
+    assert not open_memory(state).is_unchanged("i", "all")
+    assert run(state, {"i": {"w": "1"}}).gone == [("i", "v")]
 
 
 # ---------------------------------------------------------------------------------------------------------- away
@@ -301,6 +313,13 @@ def test_a_row_that_is_listed_twice_is_emitted_at_every_run_until_one_is_left() 
         assert run(one.state, {"i": {"w": "1"}, "j": {}}).emitted == []
 
 
+def test_a_row_that_a_second_instance_lists_is_emitted_for_both_from_the_next_run_on() -> None:
+    second = run(run(None, {"i": {"w": "1"}}).state, {"i": {"w": "1"}, "j": {"w": "1"}})
+    assert (second.emitted, second.gone) == (["w"], [])
+    assert second.seen() == {"i": {"w": ""}, "j": {"w": ""}}
+    assert run(second.state, {"i": {"w": "1"}, "j": {"w": "1"}}).emitted == ["w", "w"]
+
+
 def compare_twice(state: dict[str, Any] | None) -> Run:
     """Read an instance that is listed twice, the second time with another row."""
     memory = open_memory(state)
@@ -320,6 +339,20 @@ def test_an_instance_that_is_listed_twice_is_emitted_whole_at_every_run() -> Non
     second = compare_twice(first.state)
     assert (second.emitted, second.gone) == (["w", "v"], [])
     assert second.seen() == {"i": {"w": "", "v": ""}}
+
+
+@pytest.mark.parametrize("order", [("keep", "compare"), ("compare", "keep")])
+def test_of_an_instance_that_is_listed_twice_one_may_be_as_it_was(order: tuple[str, str]) -> None:
+    memory = open_memory(run(None, {"i": {"w": "1"}}).state)
+    memory.begin()
+    for what in order:
+        if what == "keep":
+            memory.keep("i")
+        else:
+            memory.compare("i", "other", rows_of({"v": ""}), ["1"])
+    assert memory.gone() == []
+    memory.commit("b", START, None)
+    assert as_json(memory.partitions.get("b").seen) == {"i": {"rows": {"w": "", "v": ""}}}
 
 
 def test_a_row_that_an_instance_lists_twice_is_emitted_twice_at_every_run() -> None:
