@@ -170,13 +170,19 @@ def test_nothing_is_unchanged_with_full_table() -> None:
 
 def test_an_instance_that_is_away_is_unchanged_when_it_comes_back_as_it_was() -> None:
     second = run(run(None, {"i": {"w": "1"}}).state, {}, day=1)
-    assert open_memory(second.state).is_unchanged("i", "all")
+    memory = open_memory(second.state)
+    assert memory.is_unchanged("i", "all")
+    memory.begin()
+    memory.keep("i")
+    memory.commit("b", START, None)
+    assert as_json(memory.partitions.get("b").seen) == {"i": {"rows": {"w": "1"}, "digest": "all"}}
 
 
 @pytest.mark.parametrize("odd", [{"hidden": ("w",)}, {"unknown": None}])
 def test_an_instance_of_which_not_every_row_is_known_is_read_again(odd: dict[str, Any]) -> None:
     first = run(None, {"i": {"w": "1"}})
     assert not open_memory(run(first.state, {"i": {}}, **odd).state).is_unchanged("i", "all")
+    assert not open_memory(run(None, {"i": {}}, **odd).state).is_unchanged("i", "all")
 
 
 def test_what_is_kept_is_remembered_as_it_was() -> None:
@@ -184,11 +190,23 @@ def test_what_is_kept_is_remembered_as_it_was() -> None:
     memory = open_memory(first.state)
     memory.begin()
     memory.keep("i")
-    memory.keep("never seen")
     assert memory.gone() == []
     memory.commit("b", START, None)
     assert as_json(list(memory.partitions)) == first.state["bookmarks"]["webhooks"]["partitions"]
     assert memory.unchanged == 2
+
+
+def test_a_gone_row_that_the_target_was_not_told_of_is_told_later() -> None:
+    first = run(None, {"i": {"w": "1", "v": "1"}})
+    memory = open_memory(first.state)
+    memory.begin()
+    memory.compare("i", "all", rows_of({"w": "1"}), ["1"])
+    for pair in memory.gone():
+        memory.keep_gone(*pair)
+    memory.commit("b", START, None)
+    state = as_json({"bookmarks": {"webhooks": {"partitions": list(memory.partitions)}}})
+    assert not open_memory(state).is_unchanged("i", "all")
+    assert run(state, {"i": {"w": "1"}}).gone == [("i", "v")]
 
 
 # ---------------------------------------------------------------------------------------------------------- away
@@ -301,6 +319,13 @@ def test_a_row_that_is_listed_twice_is_emitted_at_every_run_until_one_is_left() 
         assert run(one.state, {"i": {"w": "1"}, "j": {}}).emitted == []
 
 
+def test_a_row_that_a_second_instance_lists_is_emitted_for_both_from_the_next_run_on() -> None:
+    second = run(run(None, {"i": {"w": "1"}}).state, {"i": {"w": "1"}, "j": {"w": "1"}})
+    assert (second.emitted, second.gone) == (["w"], [])
+    assert second.seen() == {"i": {"w": ""}, "j": {"w": ""}}
+    assert run(second.state, {"i": {"w": "1"}, "j": {"w": "1"}}).emitted == ["w", "w"]
+
+
 def compare_twice(state: dict[str, Any] | None) -> Run:
     """Read an instance that is listed twice, the second time with another row."""
     memory = open_memory(state)
@@ -320,6 +345,20 @@ def test_an_instance_that_is_listed_twice_is_emitted_whole_at_every_run() -> Non
     second = compare_twice(first.state)
     assert (second.emitted, second.gone) == (["w", "v"], [])
     assert second.seen() == {"i": {"w": "", "v": ""}}
+
+
+@pytest.mark.parametrize("order", [("keep", "compare"), ("compare", "keep")])
+def test_of_an_instance_that_is_listed_twice_one_may_be_as_it_was(order: tuple[str, str]) -> None:
+    memory = open_memory(run(None, {"i": {"w": "1"}}).state)
+    memory.begin()
+    for what in order:
+        if what == "keep":
+            memory.keep("i")
+        else:
+            memory.compare("i", "other", rows_of({"v": ""}), ["1"])
+    assert memory.gone() == []
+    memory.commit("b", START, None)
+    assert as_json(memory.partitions.get("b").seen) == {"i": {"rows": {"w": "", "v": ""}}}
 
 
 def test_a_row_that_an_instance_lists_twice_is_emitted_twice_at_every_run() -> None:
@@ -362,6 +401,19 @@ def test_a_hidden_row_comes_whole_when_it_passes_again_and_a_gone_one_is_told() 
     assert (shown.emitted, shown.gone) == (["w"], [("i", "v")])
 
 
+def test_a_row_that_could_not_be_read_is_forgotten_where_another_instance_lists_it() -> None:
+    memory = open_memory(run(None, {"i": {"w": "1"}}).state)
+    memory.begin()
+    memory.compare("i", "", [], [], unknown=None)
+    assert memory.compare("j", "all", rows_of({"w": ""}), ["1"])
+    assert memory.gone() == []
+    memory.commit("b", START, None)
+    assert as_json(memory.partitions.get("b").seen) == {
+        "i": {"rows": {}},
+        "j": {"rows": {"w": "1"}, "digest": "all"},
+    }
+
+
 def test_a_hidden_row_that_was_never_emitted_is_not_remembered() -> None:
     assert run(None, {"i": {"w": "1", "v": "1"}}, hidden=("v",)).seen() == {"i": {"w": "1"}}
 
@@ -400,6 +452,14 @@ def test_what_a_version_deletes_is_remembered_until_it_was_activated() -> None:
     second.memory.activated()
     assert as_json(second.memory.partitions.get("b").seen) == {"i": {"rows": {"w": "1"}}}
     assert second.memory.partitions.get("b").away == {}
+
+
+def test_a_version_deletes_what_is_hidden() -> None:
+    first = run(None, {"i": {"w": "1", "v": "1"}})
+    second = run(first.state, {"i": {"w": "1", "v": "1"}}, hidden=("v",), whole=True, versioned=True)
+    assert second.seen() == {"i": {"w": "1", "v": ""}}
+    second.memory.activated()
+    assert as_json(second.memory.partitions.get("b").seen) == {"i": {"rows": {"w": "1"}}}
 
 
 def test_a_version_deletes_what_other_businesses_had_too() -> None:
@@ -543,6 +603,7 @@ def test_an_instance_that_version_1_remembered_twice_is_remembered_once_and_come
     "wrap",
     [
         lambda state: state,
+        lambda state: {**state, "value": {"bookmarks": {}}},
         lambda state: {"singer_state": state},
         lambda state: {"type": "STATE", "value": state},
         lambda state: {"type": "STATE", "value": {"singer_state": state}},
