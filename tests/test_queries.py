@@ -1,6 +1,6 @@
 """The queries of docs/queries.md answer right: in DuckDB as they stand, and as Snowflake reads them.
 
-The real loaders and PostgreSQL are in tests/e2e/test_queries.py.
+The real loaders and PostgreSQL are in tests/e2e/test_queries.py, and the upgrade's SQL in tests/e2e/test_upgrade.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pytest
 import sqlglot
 
 from tests.kit.story import ANSWERS, asked, plain, queries, session, tell
+from tests.kit.upgrade import sql_of_the_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -70,3 +71,9 @@ def test_snowflake_reads_the_query_the_same_way(warehouse: duckdb.DuckDBPyConnec
         asked(question), read="snowflake", write="duckdb", unsupported_level=sqlglot.ErrorLevel.RAISE
     )
     assert plain(warehouse.execute(translated).fetchall()) == ANSWERS[question]
+
+
+def test_snowflake_reads_the_sql_of_the_upgrade() -> None:
+    statements = sqlglot.parse(sql_of_the_page("Snowflake"), read="snowflake", error_level=sqlglot.ErrorLevel.RAISE)
+    kinds = [type(statement).__name__ for statement in statements]
+    assert kinds == ["Use", "Alter", "Alter", "Alter", "Alter", "Update"]

@@ -11,6 +11,7 @@ with that version of the tap in an environment of its own, which has nothing of 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,13 +20,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from demo.codechat import Business, CodeChat, World
 from tests.kit.story import new_instance
+from tools.docs import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 BAKERY: Final = "9531985d-5d9d-49f8-9818-e811892f902b"
 CLINIC: Final = "2b1f6c1e-52b0-4c58-b6a0-0d7d3f7b8a11"
-RECORDED: Final = Path(__file__).parent.parent / "data" / "messages_1_0_0.jsonl"
+RECORDED: Final = ROOT / "tests" / "data" / "messages_1_0_0.jsonl"
 
 
 def world() -> World:
@@ -77,6 +79,13 @@ def _delete(world: World, instance_id: str, name: str) -> None:
         for item in business.instances:
             if item["instanceId"] == instance_id:
                 item["Webhook"] = [hook for hook in item["Webhook"] if hook["name"] != name]
+
+
+def sql_of_the_page(warehouse: str) -> str:
+    """Return what docs/upgrading.md has for a warehouse."""
+    page = (ROOT / "docs" / "upgrading.md").read_text(encoding="utf-8")
+    [sql] = re.findall(rf"^### {warehouse}\n(?:(?!^#).)*?```sql\n(.*?)```", page, re.MULTILINE | re.DOTALL)
+    return str(sql)
 
 
 def record(tap: Sequence[str]) -> str:
