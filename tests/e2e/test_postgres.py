@@ -246,7 +246,7 @@ def test_text_that_postgresql_cannot_hold_arrives_without_it(story: Story) -> No
 def test_state_of_the_schedule_is_kept_for_the_next_run(story: Story) -> None:
     run = story.changed
     changes = len(run.tables["connection_changes"]) - len(story.first.tables["connection_changes"])
-    # Two businesses, each observed; all instances; a renamed and a deleted webhook; the events of it and of the switched.
+    # Two businesses, each observed; all instances; a renamed and a deleted webhook; the events of two.
     assert run.sent == 2 + 2 + len(run.listed) + 2 + 2 + changes
     assert changes == 1
 
