@@ -160,3 +160,30 @@ def test_what_did_not_change_is_not_emitted_again(story: Story, stream: str) -> 
         "webhook-is new-kept",
     }
     assert second == {"webhook-drops-gone while away"}
+
+
+def test_the_sql_helps_after_the_first_load_too(place: Warehouse, plugins: None) -> None:
+    del plugins  # only has to be there
+    place.query("drop table if exists connection_changes")
+    recorded = RECORDED.read_text(encoding="utf-8")
+    place.load(recorded)
+    moving = world()
+    between_the_runs_of_1_0_0(moving)
+    before_2_0_0(moving)
+    with CodeChat(moving) as server:
+        run = sync(moving.settings(server.url), state=json.loads(recorded.splitlines()[-1])["value"])
+    place.load(run.stdout)
+    place.query(sql_of_the_page("Too late?"))
+    place.query(sql_of_the_page(NAMES[place.loader]).replace("codechat", place.schema))
+    rows = place.query("select * from connection_changes")
+    before = [
+        m["record"]
+        for m in map(json.loads, recorded.splitlines())
+        if m.get("stream") == "connection_changes" and m["type"] == "RECORD"
+    ]
+    told = [(r["instance_id"], r["change_type"]) for r in rows]
+    assert sorted(told) == sorted(
+        [(r["instance_id"], r["change"]) for r in before]
+        + [(r["instance_id"], r["change_type"]) for r in run.records("connection_changes")]
+    )
+    assert all("change" not in row for row in rows)

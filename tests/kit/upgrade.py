@@ -81,10 +81,10 @@ def _delete(world: World, instance_id: str, name: str) -> None:
                 item["Webhook"] = [hook for hook in item["Webhook"] if hook["name"] != name]
 
 
-def sql_of_the_page(warehouse: str) -> str:
-    """Return what docs/upgrading.md has for a warehouse."""
+def sql_of_the_page(heading: str) -> str:
+    """Return the SQL below a heading of docs/upgrading.md, such as a warehouse's name."""
     page = (ROOT / "docs" / "upgrading.md").read_text(encoding="utf-8")
-    [sql] = re.findall(rf"^### {warehouse}\n(?:(?!^#).)*?```sql\n(.*?)```", page, re.MULTILINE | re.DOTALL)
+    [sql] = re.findall(rf"^### {re.escape(heading)}\n(?:(?!^#).)*?```sql\n(.*?)```", page, re.MULTILINE | re.DOTALL)
     return str(sql)
 
 
