@@ -158,7 +158,7 @@ def test_columns_have_the_types_of_their_values(story: Story) -> None:
         elif column == "enabled" or column in map(snake, FLAGS):
             assert kind == "boolean", (table, column, kind)
         elif (table, column) in {("observations", "instances"), ("observations", "webhooks")}:
-            assert kind == "bigint", (table, column, kind)
+            assert kind in {"bigint", "hugeint"}, (table, column, kind)
         elif column == "additional_properties":
             assert kind in {"json", "jsonb"}, (table, column, kind)
         else:
