@@ -1,6 +1,6 @@
 """The queries of docs/queries.md answer right: in DuckDB as they stand, and as Snowflake reads them.
 
-The real loaders and PostgreSQL are in tests/e2e/test_queries.py.
+The real loaders and PostgreSQL are in tests/e2e/test_queries.py, and the upgrade's SQL in tests/e2e/test_upgrade.py.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ import duckdb
 import pytest
 import sqlglot
 
-from tests.kit.story import ANSWERS, plain, queries, tell
+from tests.kit.story import ANSWERS, asked, plain, queries, session, tell
+from tests.kit.upgrade import sql_of_the_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-SQL_TYPES = {"string": "text", "boolean": "boolean", "object": "json", "timestamp": "timestamp"}
+SQL_TYPES = {"string": "text", "boolean": "boolean", "object": "json", "integer": "bigint", "timestamp": "timestamp"}
 
 
 @pytest.fixture(scope="module")
 def warehouse() -> Iterator[duckdb.DuckDBPyConnection]:
     """Load the story's messages, run after run, as a loader would."""
     with duckdb.connect() as connection:
+        connection.execute(session("DuckDB"))
         for run in tell():
-            assert run.returncode == 0, run.stderr
             load(connection, run.messages)
         yield connection
 
@@ -61,12 +62,18 @@ def test_every_query_of_the_page_has_a_known_answer() -> None:
 
 @pytest.mark.parametrize("question", ANSWERS)
 def test_duckdb_answers_right(warehouse: duckdb.DuckDBPyConnection, question: str) -> None:
-    assert plain(warehouse.execute(queries()[question]).fetchall()) == ANSWERS[question]
+    assert plain(warehouse.execute(asked(question)).fetchall()) == ANSWERS[question]
 
 
 @pytest.mark.parametrize("question", ANSWERS)
 def test_snowflake_reads_the_query_the_same_way(warehouse: duckdb.DuckDBPyConnection, question: str) -> None:
     [translated] = sqlglot.transpile(
-        queries()[question], read="snowflake", write="duckdb", unsupported_level=sqlglot.ErrorLevel.RAISE
+        asked(question), read="snowflake", write="duckdb", unsupported_level=sqlglot.ErrorLevel.RAISE
     )
     assert plain(warehouse.execute(translated).fetchall()) == ANSWERS[question]
+
+
+def test_snowflake_reads_the_sql_of_the_upgrade() -> None:
+    statements = sqlglot.parse(sql_of_the_page("Snowflake"), read="snowflake", error_level=sqlglot.ErrorLevel.RAISE)
+    kinds = [type(statement).__name__ for statement in statements]
+    assert kinds == ["Use", "Alter", "Alter", "Alter", "Alter", "Update"]

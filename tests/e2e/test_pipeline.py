@@ -38,6 +38,7 @@ COUNTS = {
     "webhooks": 3,
     "webhook_events": 3,
     "connection_changes": 2,
+    "observations": 1,
 }
 
 
@@ -156,6 +157,8 @@ def test_columns_have_the_types_of_their_values(story: Story) -> None:
             assert kind.startswith("timestamp"), (table, column, kind)
         elif column == "enabled" or column in map(snake, FLAGS):
             assert kind == "boolean", (table, column, kind)
+        elif (table, column) in {("observations", "instances"), ("observations", "webhooks")}:
+            assert kind in {"bigint", "hugeint"}, (table, column, kind)
         elif column == "additional_properties":
             assert kind in {"json", "jsonb"}, (table, column, kind)
         else:

@@ -192,6 +192,7 @@ def test_a_thousand_instances_are_loaded_once_each(story: Story) -> None:
         "webhooks": len(hooks),
         "webhook_events": len(hooks),
         "connection_changes": THOUSAND + 2,
+        "observations": 2,
     }
     assert run.rows("instances", "instance_id").keys() == run.listed.keys()
     assert run.rows("webhooks", "webhook_id").keys() == {hook["webhookId"] for hook in hooks}
@@ -245,8 +246,8 @@ def test_text_that_postgresql_cannot_hold_arrives_without_it(story: Story) -> No
 def test_state_of_the_schedule_is_kept_for_the_next_run(story: Story) -> None:
     run = story.changed
     changes = len(run.tables["connection_changes"]) - len(story.first.tables["connection_changes"])
-    # Two businesses, all instances; a renamed and a deleted webhook; the deleted one's events and the switched ones'.
-    assert run.sent == 2 + len(run.listed) + 2 + 2 + changes
+    # Two businesses, each observed; all instances; a renamed and a deleted webhook; the events of two.
+    assert run.sent == 2 + 2 + len(run.listed) + 2 + 2 + changes
     assert changes == 1
 
 
@@ -276,20 +277,19 @@ def test_a_failed_run_loads_the_other_business_and_deletes_nothing(story: Story)
     assert run.rows("webhooks", "webhook_id")[CRM]["name"] == "CRM 2"
     marked = {row["instance_id"] for row in run.tables["instances"] if row["_sdc_deleted_at"]}
     assert marked == {DROPS}
-    for table, rows in run.tables.items():
-        assert len(rows) == len(before.tables[table])
+    more = {table: len(rows) - len(before.tables[table]) for table, rows in run.tables.items()}
+    assert {table: rows for table, rows in more.items() if rows} == {"observations": 1}, "of the other business"
 
 
 def test_the_next_run_recovers_what_the_failed_one_missed(story: Story) -> None:
     run = story.recovered
     failed = len(story.failed.tables["connection_changes"])
-    changes = [row for row in run.tables["connection_changes"] if utc(row["previous_observed_at"]).year > 1970]
+    changes = [row for row in run.tables["connection_changes"] if row["previous_observed_at"] < row["observed_at"]]
     told = {(row["instance_id"], row["change_type"]) for row in changes}
     assert told == {(DROPS, "disconnected"), (DROPS, "connected"), (story.dropped_later, "disconnected")}
     assert len(run.tables["connection_changes"]) == failed + 2
-    # Two businesses, all instances, the changes, and all webhooks of the one that came back.
-    back = run.listed[DROPS]["Webhook"]
-    assert run.sent == 2 + len(run.listed) + 2 + 2 * len(back)
+    # Two businesses, each observed; all instances; the changes. The webhooks of the one that is back are known.
+    assert run.sent == 2 + 2 + len(run.listed) + 2
 
 
 def test_a_hard_delete_leaves_what_is_listed(story: Story) -> None:
@@ -336,4 +336,4 @@ def test_a_full_refresh_mends_damaged_tables(story: Story) -> None:
     for webhook_id, hook in hooks.items():
         assert names[webhook_id]["name"] == hook["name"]
         assert events[webhook_id]["new_jwt"] is hook["WebhookEvents"]["newJwt"]
-    assert run.sent == 2 + 2 * len(run.listed) + 2 * len(hooks)
+    assert run.sent == 2 + 2 + 2 * len(run.listed) + 2 * len(hooks)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 
 PYTHON = ROOT / ".venv-snowflake" / "bin" / "python"
 PROGRAM = ROOT / "tests" / "e2e" / "snowflake_tables.py"
-TYPES = {"string": "TEXT", "boolean": "BOOLEAN", "object": "VARIANT"}
+TYPES = {"string": "TEXT", "boolean": "BOOLEAN", "object": "VARIANT", "integer": "NUMBER"}
 
 
 @pytest.fixture(scope="module")
