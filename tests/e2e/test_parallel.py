@@ -1,4 +1,4 @@
-"""examples/parallel/sync.sh: several businesses at the same time in one Meltano project, each with its own state."""
+"""examples/parallel/sync-business.sh: several businesses at the same time in one Meltano project, each with its own state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.e2e.warehouse import Warehouse
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("plugins")]
-SCRIPT = ROOT / "examples" / "parallel" / "sync.sh"
+SCRIPT = ROOT / "examples" / "parallel" / "sync-business.sh"
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_businesses_side_by_side_each_keep_their_own_state(place: Warehouse, tmp
             (tmp_path / "tokens" / business.id).write_text(business.token + "\n", encoding="utf-8")
         assert project.meltano("state", "list").returncode == 0  # makes the state database
         done = subprocess.run(  # noqa: S602 - as the script's head says
-            f"{SCRIPT} $(ls tokens | head -n 1) && ls tokens | tail -n +2 | xargs -P 2 -n 1 {SCRIPT}",
+            f"{SCRIPT} "$(ls tokens | head -n 1)" && ls tokens | tail -n +2 | xargs -P 2 -n 1 {SCRIPT}",
             shell=True,
             cwd=tmp_path,
             env=project._environment | {"PATH": f"{find_meltano().parent}:{os.environ['PATH']}"},
