@@ -92,7 +92,7 @@ def together(project: Project, places: dict[str, Warehouse]) -> None:
         subprocess.Popen(  # noqa: S603 - our own script
             [str(SCRIPT), business_id],
             cwd=project.folder,
-            env=project._environment | {"PATH": path} | place.settings,
+            env=project.environment | {"PATH": path} | place.settings,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

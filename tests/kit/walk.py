@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.kit.pages import blocks, files
@@ -15,8 +14,9 @@ from tools.docs import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-LONGEST = 300  # seconds
+LONGEST = 200  # seconds
 # Where the machine gets packages and certificates from: no business of a page's.
 MACHINE = ("PIP_", "UV_", "SSL_", "REQUESTS_")
 
@@ -28,7 +28,7 @@ def commands(page: str, text: str) -> str:
 
 
 def clone(folder: Path) -> Path:
-    """Copy the project's files into a folder, as `git clone` and `make demo` leave them, but with linked environments."""
+    """Copy the project's files into a folder, as `git clone` and `make demo` leave it; environments are links."""
     for name in files():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
@@ -54,8 +54,9 @@ def bash(
     """Run commands one after another until one fails; its output and its log come together."""
     home = folder / "home"
     home.mkdir(exist_ok=True)
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],  # noqa: S607
+    cleanup = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"  # a server in the background holds the output open
+    return subprocess.run(  # noqa: S603 (what our own pages say)
+        ["bash", "-euo", "pipefail", "-c", cleanup + script],  # noqa: S607
         cwd=folder,
         env={name: value for name, value in os.environ.items() if name.startswith(MACHINE)}
         | {"HOME": str(home), "LANG": "C.UTF-8", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
