@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from demo.answers import BuildFailed, answer
 from demo.codechat import CodeChat, World
 from demo.project import ROOT, Project
 
@@ -33,7 +34,7 @@ WIDEST_CELL = 50
 TABLES = (
     ("businesses", "business_id, name, observed_at", "name"),
     ("instances", "name, whatsapp_remote_jid, whatsapp_push_name, connection, observed_at", "observed_at desc, name"),
-    ("webhooks", "name, url, enabled, updated_at, deleted_at", "deleted_at, updated_at desc, url"),
+    ("webhooks", "name, url, enabled, updated_at", "updated_at desc nulls last, url"),
     (
         "webhook_events",
         "webhook_id, messages_upsert, new_jwt, updated_at, additional_properties",
@@ -63,19 +64,6 @@ QUESTIONS = (
         join instances i using (instance_id)
         join businesses b on b.business_id = c.business_id
         where c.change_type = 'disconnected'
-        order by all
-        """,
-    ),
-    (
-        "Which webhooks still get new_jwt, and with it a number's live credential?",
-        """
-        select b.name as business, i.name as instance, w.name as webhook, w.url
-        from webhook_events e
-        join webhooks w using (webhook_id)
-        join instances i on i.instance_id = w.instance_id
-        join businesses b using (business_id)
-        where e.new_jwt and w.enabled and w.deleted_at is null
-          and i.observed_at = b.observed_at  -- connected now
         order by all
         """,
     ),
@@ -148,7 +136,7 @@ def show() -> None:
 
 
 def show_answers(database: Path) -> None:
-    """Show a few rows of each table, and the questions with their answers."""
+    """Show a few rows of each table, then questions with their answers: from the tables, and from dbt's models."""
     heading(f"The tables, in {database.relative_to(ROOT)}")
     with duckdb.connect(str(database), read_only=True) as connection:
         for table in TABLES:
@@ -156,6 +144,11 @@ def show_answers(database: Path) -> None:
         heading("Questions")
         for question, sql in QUESTIONS:
             ask(connection, question, sql)
+    heading("dbt builds its models on these tables, and answers more")
+    try:
+        answer(database, ask)
+    except BuildFailed as error:
+        raise DemoFailure(str(error)) from error
 
 
 def _tell(world: World) -> str:
