@@ -69,7 +69,7 @@ help:
 	@echo "Without the slow tests: make test PYTEST='-m \"not e2e\"'"
 
 demo: .meltano/demo.stamp $(DBT)/stamp
-	@echo 'Demo: two runs of the pipeline, about 20 seconds'
+	@echo 'Demo: two runs of the pipeline, then dbt: about half a minute'
 	@$(MELTANO)/bin/python -m demo.run
 
 dbt: $(DBT)/stamp
@@ -111,7 +111,7 @@ types: $(DEV)/stamp
 docs: $(DEV)/stamp
 	@$(DEV)/bin/python -m tools.docs
 
-picture: .meltano/demo.stamp
+picture: .meltano/demo.stamp $(DBT)/stamp
 	@$(MELTANO)/bin/python -m demo.run >output/demo.txt || { cat output/demo.txt; exit 1; }
 	@mkdir -p docs/img
 	@$(MELTANO)/bin/python -m tools.picture <output/demo.txt >docs/img/demo.svg

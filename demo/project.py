@@ -47,12 +47,12 @@ class Project:
         self.folder = folder
         self.log = folder / "meltano.log"
         self.output = folder / "output"
-        self._environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)} | {
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)} | {
             "NO_COLOR": "1",
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
         }
-        self._environment |= settings or {}
+        self.environment |= settings or {}
         plugins = folder / ".meltano"
         plugins.mkdir(parents=True, exist_ok=True)
         self.output.mkdir(exist_ok=True)
@@ -73,7 +73,7 @@ class Project:
         with subprocess.Popen(  # noqa: S603 - no shell, and our own words
             command,
             cwd=self.folder,
-            env=self._environment | settings,
+            env=self.environment | settings,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,8 +1,7 @@
-"""The demo: a CodeChat that is made up, Meltano, DuckDB, and questions answered.
+"""The demo: a made-up CodeChat server, Meltano, DuckDB, and questions with their answers.
 
-Two runs of the pipeline, with an hour of CodeChat's in between; then a few rows of each
-table, and SQL that one would want to ask. Everything it writes is under output/demo/,
-made anew each time. `make demo` calls it; what is needed is installed by then.
+Two runs of the pipeline, an hour of the server's apart; then a few rows of each table, and the SQL for a few
+questions. Everything it writes is under output/demo/, made anew each time. `make demo` installs what it needs.
 """
 
 from __future__ import annotations
@@ -18,11 +17,13 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from demo.answers import BuildFailed, answer
 from demo.codechat import CodeChat, World
 from demo.project import ROOT, Project
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
     from types import FrameType
 
 SEED = 7
@@ -32,12 +33,8 @@ WIDEST_CELL = 50
 # (table, the columns that fit a screen, which rows first)
 TABLES = (
     ("businesses", "business_id, name, observed_at", "name"),
-    (
-        "instances",
-        "name, whatsapp_remote_jid, whatsapp_push_name, connection, observed_at",
-        "observed_at, name",
-    ),
-    ("webhooks", "name, url, enabled, updated_at", "updated_at desc, name"),
+    ("instances", "name, whatsapp_remote_jid, whatsapp_push_name, connection, observed_at", "observed_at desc, name"),
+    ("webhooks", "name, url, enabled, updated_at", "updated_at desc nulls last, url"),
     (
         "webhook_events",
         "webhook_id, messages_upsert, new_jwt, updated_at, additional_properties",
@@ -45,34 +42,28 @@ TABLES = (
     ),
     (
         "connection_changes",
-        "instance_id, change, previous_observed_at, observed_at",
-        "observed_at desc, change, instance_id",
+        "instance_id, change_type, previous_observed_at, observed_at",
+        "observed_at desc, change_type, instance_id",
+    ),
+    (
+        "observations",
+        "business_id, previous_observed_at, observed_at, instances, webhooks",
+        "business_id, observed_at",
     ),
 )
+ROWS = 3  # of each table
 
+# The first is the one that the README shows.
 QUESTIONS = (
     (
-        "Which webhooks still get new_jwt, and with it a number's live credential?",
+        "Which number dropped?",
         """
-        select b.name as business, i.name as instance, w.name as webhook, w.url
-        from webhook_events e
-        join webhooks w using (webhook_id)
-        join instances i on i.instance_id = w.instance_id
-        join businesses b using (business_id)
-        where e.new_jwt and w.enabled and w.deleted_at is null
-          and i.observed_at = b.observed_at  -- connected now
-        order by all
-        """,
-    ),
-    (
-        "Which number dropped between the two runs?",
-        """
-        select b.name as business, i.name as instance, i.whatsapp_remote_jid,
+        select i.name as instance, b.name as business, i.whatsapp_remote_jid as number,
                c.previous_observed_at as last_seen, c.observed_at as gone_at
         from connection_changes c
         join instances i using (instance_id)
         join businesses b on b.business_id = c.business_id
-        where c.change = 'disconnected'
+        where c.change_type = 'disconnected'
         order by all
         """,
     ),
@@ -140,14 +131,24 @@ def show() -> None:
         say(_tell(world))
         heading("Second run: only what changed of the webhooks, and who came and went")
         run(project, server)
+    show_answers(database)
+    say("Next: docs/tutorial.md reads this demo by hand, and README.md tells how to connect your own server.")
+
+
+def show_answers(database: Path) -> None:
+    """Show a few rows of each table, then questions with their answers: from the tables, and from dbt's models."""
     heading(f"The tables, in {database.relative_to(ROOT)}")
     with duckdb.connect(str(database), read_only=True) as connection:
-        for table, columns, order in TABLES:
-            show_table(connection, table, columns, order)
+        for table in TABLES:
+            show_table(connection, *table)
         heading("Questions")
         for question, sql in QUESTIONS:
             ask(connection, question, sql)
-    say("Next: README.md tells how to connect your own server and your own warehouse.")
+    heading("dbt builds its models on these tables, and answers more")
+    try:
+        answer(database, ask)
+    except BuildFailed as error:
+        raise DemoFailure(str(error)) from error
 
 
 def _tell(world: World) -> str:
@@ -160,7 +161,7 @@ def run(project: Project, server: CodeChat) -> None:
     """Run the pipeline once and tell how it went."""
     command = ("run", "tap-instances", "target-duckdb")
     log = project.log.relative_to(ROOT)
-    say(f"$ meltano {' '.join(command)}    (its words go to {log})")
+    say(f"$ meltano {' '.join(command)}    (log: {log})")
     asked, began = len(server.requests), time.monotonic()
     result = project.meltano(*command)
     if result.returncode:
@@ -180,7 +181,7 @@ def show_table(connection: duckdb.DuckDBPyConnection, table: str, columns: str, 
     """Show a few rows of a table, and how many there are."""
     [(count,)] = connection.execute(f"select count(*) from {table}").fetchall()  # noqa: S608
     say(f"\n{table} ({count} rows)")
-    show_rows(connection, f"select {columns} from {table} order by {order} limit 4")  # noqa: S608
+    show_rows(connection, f"select {columns} from {table} order by {order} limit {ROWS}")  # noqa: S608
 
 
 def ask(connection: duckdb.DuckDBPyConnection, question: str, sql: str) -> None:

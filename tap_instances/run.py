@@ -245,12 +245,15 @@ class Run:
 
     def summary(self) -> str:
         """Return the closing line: how much was read, written, and left out since it is known from the state."""
-        written = ", ".join(f"{stream.writer.count} {stream.name}" for stream in self.streams if stream.selected)
         line = f"{len(self.businesses) - len(self.failed)} of {len(self.businesses)} businesses read in "
-        line += f"{time.monotonic() - self.started:.1f} s; records: {written or 'no stream is selected'}"
-        unchanged = {stream.name: stream.memory.unchanged for stream in self.remembering if stream.memory.unchanged}
+        line += f"{time.monotonic() - self.started:.1f} s"
+        if self.testing:
+            return line
+        counts = [f"{stream.writer.count} {stream.name}" for stream in self.streams if stream.selected]
+        line += f"; emitted: {', '.join(counts)}"
+        unchanged = [f"{n} {stream.name}" for stream in self.remembering if (n := stream.memory.unchanged)]
         if unchanged:
-            line += "; left out as the state knows them: " + ", ".join(f"{n} {name}" for name, n in unchanged.items())
+            line += f"; unchanged since the given state, so left out: {', '.join(unchanged)}"
         return line
 
 

@@ -183,15 +183,30 @@ def test_a_failure_is_one_error_line_without_a_traceback(codechat: CodeChat) -> 
 # ------------------------------------------------------------------------------------------------------- what is logged
 
 
-def test_the_log_of_a_good_run_has_no_line_of_the_sdk_but_its_metrics(codechat: CodeChat) -> None:
+def test_the_log_of_a_good_run_is_a_line_per_business_and_one_that_sums_up(codechat: CodeChat) -> None:
     run = checked(run_cli(settings(codechat)))
-    names = [line.split("|")[2].strip() for line in run.stderr.splitlines()]
-    assert set(names) == {"tap-instances", "singer_sdk.metrics"}
+    lines = [[cell.strip() for cell in line.split("|")] for line in run.stderr.splitlines()]
+    assert {(level, name) for _, level, name, _ in lines} == {("INFO", "tap-instances")}
+    business, *_, last = (text for *_, text in lines)
+    assert business.endswith(" s")
+    assert "businesses read in" in last
+
+
+def test_the_closing_line_counts_what_the_state_knows(codechat: CodeChat) -> None:
+    first = checked(run_cli(settings(codechat)))
+    second = checked(run_cli(settings(codechat), state=first.state))
+    webhooks = len(first.records("webhooks"))
+    assert webhooks > 0
+    assert "emitted: 1 businesses" in second.stderr.splitlines()[-1]
+    assert second.stderr.endswith(
+        f"; unchanged since the given state, so left out: {webhooks} webhooks, {webhooks} webhook_events\n"
+    )
 
 
 def test_at_debug_the_sdk_tells_its_steps(codechat: CodeChat) -> None:
     run = checked(run_cli(settings(codechat), env={"TAP_INSTANCES_LOGLEVEL": "debug"}))
     assert "as child stream" in run.stderr
+    assert "METRIC" in run.stderr
 
 
 @pytest.mark.parametrize(

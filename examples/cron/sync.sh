@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
-# One sync without Meltano, for cron: from CodeChat into a Singer target, with the state kept in a file.
+# One sync without Meltano, for cron: from CodeChat into a Singer target, with the state in a file.
 #
-# It loses nothing: a target prints each STATE when it has loaded what came before it, and the last whole one is kept,
-# also of a run that failed. What had not been loaded comes again with the next run. Two runs never overlap.
+# A target prints each STATE when it has loaded what came before it; the last whole one is kept, also of a run that
+# failed. What was not loaded is emitted again by the next run. Two runs never overlap.
 #
 #   TAP_CONFIG     settings of the tap (default: tap.json)
-#   TARGET         the target (default: target-postgres)
+#   TARGET         the target's command (default: target-postgres)
 #   TARGET_CONFIG  settings of the target (default: target.json)
-#   STATE          the state file (default: state.json): one for each TAP_CONFIG and target, never shared
+#   STATE          the state file (default: state.json): one for each TAP_CONFIG and database, never shared
 #
-# Exit code: 0 when all went well; else that of the tap or the target. Wants bash 4.4 and flock (util-linux).
+# Exit code: 0 if all went well, or if the run before is still at work; else the tap's or the target's. Needs bash 4.4 and
+# flock (util-linux). docs/warehouses.md shows how to set up its folder.
 set -euo pipefail
 
 tap_config=${TAP_CONFIG:-tap.json}
 target=${TARGET:-target-postgres}
 target_config=${TARGET_CONFIG:-target.json}
 state=${STATE:-state.json}
-# target-postgres makes columns without a time zone, in the session's zone.
+# Columns of target-postgres have no time zone; without COPY they hold the session's.
 export PGTZ=${PGTZ:-UTC}
 
 exec 9>"$state.lock"

@@ -81,6 +81,8 @@ class ConnectedTap(Tap):
     def __init__(self, *, catalog: Any = None, state: Any = None, **kwargs: Any) -> None:
         self.given_state = state  # an object, or its JSON; the SDK would copy it into a structure of its own
         super().__init__(catalog=_with_metadata_methods(catalog), **kwargs)
+        if not logger.isEnabledFor(logging.DEBUG):  # the closing line has the same numbers
+            self.metrics_logger.setLevel(logging.WARNING)
 
     @override
     def setup_mapper(self) -> None:

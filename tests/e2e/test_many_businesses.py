@@ -1,6 +1,6 @@
 """Many businesses on one machine, a run for each, and their deletions: a schema for each business, never one table.
 
-Two businesses are synced twice by examples/parallel/sync.sh, both at the same time, with ACTIVATE_VERSION.
+Two businesses are synced twice by examples/parallel/sync-business.sh, both at the same time, with ACTIVATE_VERSION.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("plugins")]
 
-SCRIPT = ROOT / "examples" / "parallel" / "sync.sh"
+SCRIPT = ROOT / "examples" / "parallel" / "sync-business.sh"
 LOADER = ROOT / ".meltano" / "loaders" / "target-postgres" / "venv" / "bin" / "target-postgres"
 LONGEST = 300  # seconds
 ACTIVATE = {"TAP_INSTANCES_EMIT_ACTIVATE_VERSION_MESSAGES": "true"}
@@ -92,7 +92,7 @@ def together(project: Project, places: dict[str, Warehouse]) -> None:
         subprocess.Popen(  # noqa: S603 - our own script
             [str(SCRIPT), business_id],
             cwd=project.folder,
-            env=project._environment | {"PATH": path} | place.settings,
+            env=project.environment | {"PATH": path} | place.settings,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

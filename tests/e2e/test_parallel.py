@@ -1,9 +1,8 @@
-"""examples/parallel/sync.sh: several businesses at the same time in one Meltano project, each with its own state."""
+"""examples/parallel: several businesses at the same time in one Meltano project, each with a state of its own."""
 
 from __future__ import annotations
 
-import os
-import subprocess
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from demo.codechat import CodeChat, World
 from demo.project import ROOT, Project, find_meltano
 from tests.e2e import warehouse
+from tests.kit.walk import bash, commands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.e2e.warehouse import Warehouse
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("plugins")]
-SCRIPT = ROOT / "examples" / "parallel" / "sync.sh"
+SCRIPT = ROOT / "examples" / "parallel" / "sync-business.sh"
 
 
 @pytest.fixture
@@ -38,18 +38,12 @@ def test_businesses_side_by_side_each_keep_their_own_state(place: Warehouse, tmp
         (tmp_path / "tokens").mkdir()
         for business in world.businesses.values():
             (tmp_path / "tokens" / business.id).write_text(business.token + "\n", encoding="utf-8")
-        assert project.meltano("state", "list").returncode == 0  # makes the state database
-        done = subprocess.run(  # noqa: S602 - as the script's head says
-            f"{SCRIPT} $(ls tokens | head -n 1) && ls tokens | tail -n +2 | xargs -P 2 -n 1 {SCRIPT}",
-            shell=True,
-            cwd=tmp_path,
-            env=project._environment | {"PATH": f"{find_meltano().parent}:{os.environ['PATH']}"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        shutil.copy(SCRIPT, tmp_path)
+        script = commands("docs/many-businesses.md", "sync-business.sh")
+        install, *steps = script.splitlines(keepends=True)
+        assert install.startswith("meltano install")  # done by the fixture
+        done = bash("".join(steps), tmp_path, path=(find_meltano().parent,), environment=project.environment)
+        assert done.returncode == 0, done.stdout
         states = project.meltano("state", "list").stdout
     tables = place.tables()
     bodies = [business.answer() for business in world.businesses.values()]

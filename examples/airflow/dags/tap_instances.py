@@ -1,28 +1,31 @@
 """CodeChat into PostgreSQL every hour, on any number of machines: a business is a task with a state of its own.
 
-`businesses` lists the ids that have a token; `sync` is mapped over them, as many at a time as the pool has slots. A
-task runs `tap-instances --config=ENV | target-postgres --config=ENV`; both commands must be on each worker's PATH.
+`businesses` lists the ids of the server's businesses; `sync` is mapped over them, as many at a time as the pool has
+slots. A task runs `tap-instances --config=ENV | target-postgres --config=ENV`; both commands must be on each worker's
+PATH. The tap finds each business's token by the admin token: no list of businesses or tokens is kept here.
 
 From Airflow's secrets backend, or AIRFLOW_VAR_… and AIRFLOW_CONN_… in the workers' environment:
 
-    Variable    codechat_api_url  base URL of the CodeChat server
-    Variable    codechat_tokens   {"<business id>": "<token>", …}
-    Variable    codechat_state    a folder that every worker reaches: file:///…, s3://…
-    Connection  warehouse         the PostgreSQL to load into
-    Pool        codechat          its slots are how many businesses are read at a time
+    Variable    codechat_api_url      base URL of the CodeChat server
+    Variable    codechat_admin_token  the server's admin token
+    Variable    codechat_state        a folder that every worker reaches: file:///…, s3://…
+    Connection  warehouse             the PostgreSQL to load into
+    Pool        codechat              its slots are how many businesses are read at a time
 
-Tokens are read inside the task that needs one, and handed on in the environment of one process: none is in the DAG, in
-an XCom, in a command line or in a log.
+The admin token is read inside the tasks, and handed on in the environment of one process: it is in no XCom, no command
+line and no log.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import tempfile
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 from airflow.sdk import Connection, ObjectStoragePath, Variable, dag, get_current_context, task
 from airflow.sdk.log import mask_secret
@@ -41,8 +44,11 @@ def tap_instances() -> None:
 
     @task
     def businesses() -> list[str]:
-        """List the ids; a business that is added or removed needs no deployment."""
-        return sorted(Variable.get("codechat_tokens", deserialize_json=True))
+        """List the ids of all businesses; one that is added or removed needs no deployment."""
+        url = f"{Variable.get('codechat_api_url').rstrip('/')}/api/v2/admin/business"
+        request = Request(url, headers={"Authorization": f"Bearer {admin_token()}"})  # noqa: S310 (from the settings)
+        with urlopen(request, timeout=60) as response:  # noqa: S310
+            return sorted(entry["businessId"] for entry in json.load(response) if not entry.get("deletedAt"))
 
     # The tap itself tries again what can pass; these tries are for the worker, the warehouse, and a token just changed.
     @task(
@@ -55,12 +61,10 @@ def tap_instances() -> None:
     def sync(business_id: str) -> None:
         """Read one business, load it, and keep the state of what was loaded."""
         get_current_context()["business"] = business_id
-        token = Variable.get("codechat_tokens", deserialize_json=True)[business_id]
-        mask_secret(token)
         tap = {
             "TAP_INSTANCES_API_URL": Variable.get("codechat_api_url"),
-            "TAP_INSTANCES_BUSINESS_ID": business_id,
-            "TAP_INSTANCES_AUTH_TOKEN": token,
+            "TAP_INSTANCES_BUSINESSES": json.dumps([{"business_id": business_id}]),
+            "TAP_INSTANCES_ADMIN_TOKEN": admin_token(),
         }
         uri = Connection.get("warehouse").get_uri()
         target = {
@@ -72,6 +76,13 @@ def tap_instances() -> None:
         pipe(tap, target, state)
 
     sync.expand(business_id=businesses())
+
+
+def admin_token() -> str:
+    """Return the server's admin token; Airflow hides it in logs."""
+    token = Variable.get("codechat_admin_token")
+    mask_secret(token)
+    return token
 
 
 def pipe(tap_settings: dict[str, str], target_settings: dict[str, str], state: ObjectStoragePath) -> None:
