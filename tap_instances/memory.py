@@ -265,6 +265,7 @@ class RowMemory:
         self._seen: dict[str, Memory] = {}
         self._hidden: dict[str, Memory] = {}
         self._gone: dict[tuple[str, str], None] = {}
+        self._kept: set[tuple[str, str]] = set()  # those that are remembered, and were not read
         self._emitted: dict[str, set[str]] = {}  # row -> the instances that list it
 
     def is_unchanged(self, instance_id: str, digest: str) -> bool:
@@ -331,8 +332,9 @@ class RowMemory:
             digest = ""
             now.update(kept)
         self._seen[instance_id] = memory = Memory(now, digest)
-        if kept:
-            self._unsent += [(memory, key) for key in kept]
+        for key in kept:
+            self._unsent.append((memory, key))
+            self._kept.add((instance_id, key))
         return emitted
 
     def gone(self) -> list[tuple[str, str]]:
@@ -352,6 +354,7 @@ class RowMemory:
         """Remember a row that is gone, and whose ``deleted_at`` a stream map filtered out: it is emitted later."""
         memory = self._seen[instance_id]
         memory.rows[key], memory.digest = "", ""
+        self._kept.add((instance_id, key))
 
     def commit(self, business_id: str, observed_at: datetime, latest: datetime | None) -> None:
         """Remember a business that was read whole, and of which every row was emitted."""
@@ -389,11 +392,11 @@ class RowMemory:
                     self._owners.setdefault(key, set()).add(instance_id)
         for key, listing in self._emitted.items():
             for instance_id in self._owners.get(key, set()) - listing:
-                seen, known = self._seen.get(instance_id), self.recall(instance_id)
-                if seen is not None and seen is known:  # it was not read, being unchanged: it lists the row, too
-                    listing.add(instance_id)
+                seen = self._seen.get(instance_id)
+                if seen and key in seen.rows and (instance_id, key) not in self._kept:
+                    listing.add(instance_id)  # it lists the row, too
                     continue
-                for memory in (seen, self._hidden.get(instance_id), known):
+                for memory in (seen, self._hidden.get(instance_id), self.recall(instance_id)):
                     if memory and memory.rows.pop(key, None) is not None:
                         memory.digest = ""
             self._owners[key] = listing
