@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.kit.support import Run
 
 FULL_TABLE = ("businesses", "instances")
-INCREMENTAL = ("webhooks", "webhook_events", "connection_changes")
+INCREMENTAL = ("webhooks", "webhook_events", "connection_changes", "observations")
 ON: dict[str, Any] = {"emit_activate_version_messages": True}
 
 

@@ -1,4 +1,4 @@
-"""State is bounded by what is listed, written seldom, and costs nothing that grows with the square of anything.
+"""State is bounded by what was listed in 90 days, is written seldom, and nothing grows with the square of anything.
 
 Costs are counted, in calls, lines and bytes: a count is the same on a busy machine.
 """
@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_instances import run as running
+from tap_instances.records import Reader
 from tests.kit.wire import Wire, instance, webhook
 
 if TYPE_CHECKING:
     from types import FrameType
 
+    from tap_instances.records import Instance
     from tests.kit.support import Run
 
 Tracer = Any  # what a trace function returns: the next one
@@ -86,27 +88,81 @@ def two_runs(
 # ------------------------------------------------------------------------------------------------------- its size
 
 
-def test_state_is_as_large_as_what_is_listed_and_no_larger_after_fifty_runs(wire: Wire) -> None:
-    state, sizes = None, set()
-    for turn in range(50):  # each time, a tenth of the numbers has gone for ever, and new ones have come
+def test_state_is_bounded_by_what_was_listed_in_ninety_days_however_many_runs_there_are(wire: Wire) -> None:
+    state, sizes = None, []
+    for turn in range(50):  # every ten days a tenth of the numbers has gone for ever, and new ones have come
         wire.answers = {"a": numbers(10 * turn, 100), "b": numbers(10_000 + turn, 1)}
+        run = wire.sync(state)
+        state = run.state
+        sizes.append(size(run))
+        wire.seconds += 10 * 86_400
+    assert len(set(sizes[12:])) <= 2  # by a second of a clock, nine or ten turns lie in ninety days
+    assert max(sizes) <= 2.1 * sizes[0]
+    wire.answers = {"a": [], "b": []}
+    wire.seconds += 91 * 86_400
+    assert size(wire.sync(state)) < 2000
+
+
+def test_hourly_runs_of_a_world_that_stands_still_do_not_grow_the_state(wire: Wire) -> None:
+    wire.answers = {"a": numbers(0, 100)}
+    state, sizes = None, set()
+    for _ in range(20):
         run = wire.sync(state)
         state = run.state
         sizes.add(size(run))
     assert len(sizes) == 1
-    wire.answers = {"a": [], "b": []}
-    assert size(wire.sync(state)) < 1000
 
 
-def test_a_listed_instance_costs_one_short_string_a_stream(wire: Wire) -> None:
+def test_an_instance_with_two_webhooks_costs_at_most_460_bytes(wire: Wire) -> None:
     sizes = []
     for count in (0, 1000):
-        wire.answers = {"a": numbers(0, count)}
+        listed = [instance(uuid_of(n), webhook(uuid_of(2 * n)), webhook(uuid_of(2 * n + 1))) for n in range(count)]
+        wire.answers = {"a": listed}
         sizes.append(size(wire.sync()))
-    row_id, digest = 36, 16
-    remembered = row_id + len('"":"",') + digest + len("=") + row_id
-    time = len('"2025-06-01T00:00:00Z"')
-    assert sizes[1] - sizes[0] <= 1000 * (2 * remembered + row_id + 1) + 2 * time
+    assert sizes[1] - sizes[0] <= 1000 * 460
+
+
+def test_an_instance_that_is_away_costs_hardly_more_than_one_that_is_listed(wire: Wire) -> None:
+    wire.answers = {"a": numbers(0, 1000)}
+    listed = wire.sync()
+    wire.answers = {"a": []}
+    assert size(wire.sync(listed.state)) <= size(listed) + 1000 * 2 * len(',"last_listed":"2025-06-01T00:00:00Z"')
+
+
+# ------------------------------------------------------------------------------------------------ an unchanged run
+
+
+def test_an_unchanged_run_reads_nothing_below_an_instance(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    read_webhook = Reader._read_webhook
+
+    def noted(self: Reader, item: dict[str, Any], webhook_id: str, of: Instance) -> None:
+        read.append(webhook_id)
+        read_webhook(self, item, webhook_id, of)
+
+    monkeypatch.setattr(Reader, "_read_webhook", noted)
+    wire.answers = {"a": numbers(0, 50), "b": numbers(50, 50)}
+    first = wire.sync()
+    assert len(read) == 100
+    read.clear()
+    second = wire.sync(first.state)
+    assert read == []
+    assert len(second.records("instances")) == 100
+    for item in wire.answers["b"] or []:  # a picture's URL is signed anew often: that is no reason to read webhooks
+        item["WhatsApp"] = {"pictureUrl": "https://pictures.example.com/?signed=again"}
+    wire.answers["a"] = numbers(0, 49) + numbers(49, 1, enabled=False)
+    third = wire.sync(second.state)
+    assert read == [uuid_of(49)]
+    assert [row["webhook_id"] for row in third.records("webhooks")] == [uuid_of(49)]
+
+
+def test_an_unchanged_run_does_less_than_two_thirds_of_a_first_one(wire: Wire) -> None:
+    def listed() -> list[dict[str, Any]]:
+        return [instance(uuid_of(n), *(webhook(uuid_of(4 * n + k)) for k in range(4))) for n in range(500)]
+
+    first, second, run = two_runs(wire, {"a": listed()}, {"a": listed()})
+    assert len(run.records("instances")) == 500
+    assert second < first * 2 / 3
 
 
 # --------------------------------------------------------------------------------------------------- how often
