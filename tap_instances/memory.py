@@ -237,26 +237,22 @@ class RowMemory:
         self.uncertain = False  # whether rows were kept of which nothing is known now
         self._committed: set[str] = set()
         self._unsent: list[tuple[Memory, str]] = []  # rows that are remembered, and not part of this run's version
-        self._holders: dict[str, RowPartition] = {}  # instance -> where it is remembered
         self._owners: dict[str, set[str]] | None = None  # row -> instances that remember it; made when it is asked for
+        self._memories: dict[str, Memory] = {}  # of each instance, whichever business listed it last
         for partition in partitions:
-            for instance_id in [*partition.seen, *partition.away]:
-                if instance_id in self._holders:  # version 1 could remember an instance twice: once is enough
-                    former = self._take(instance_id)
-                    partition.seen.setdefault(instance_id, former).rows.update(dict.fromkeys(former.rows, ""))
-                self._holders[instance_id] = partition
+            for instance_id, memory in [*partition.seen.items(), *partition.away.items()]:
+                if former := self._memories.get(instance_id):  # version 1 could remember an instance in two businesses
+                    self._forget_in_others([instance_id], partition)
+                    memory.rows.update(dict.fromkeys(former.rows, ""))
+                self._memories[instance_id] = memory
 
-    def recall(self, instance_id: str) -> Memory | None:
-        """Return what is remembered of an instance, whichever business listed it last."""
-        partition = self._holders.get(instance_id)
-        if partition is None:
-            return None
-        return partition.seen.get(instance_id) or partition.away.get(instance_id)
-
-    def _take(self, instance_id: str) -> Memory:
-        partition = self._holders.pop(instance_id)
-        memory = partition.seen.pop(instance_id, None) or partition.away.pop(instance_id, None)
-        return memory or Memory({})
+    def _forget_in_others(self, instances: Sequence[str], partition: RowPartition | None) -> None:
+        """Let one partition only remember these instances."""
+        for other in self.partitions if instances else ():
+            if other is not partition:
+                for instance_id in instances:
+                    other.seen.pop(instance_id, None)
+                    other.away.pop(instance_id, None)
 
     # ------------------------------------------------------------------------------------------------- one business
 
@@ -264,23 +260,24 @@ class RowMemory:
         """Get ready for a business's list."""
         self._seen: dict[str, Memory] = {}
         self._hidden: dict[str, Memory] = {}
+        self._compared = False
         self._gone: dict[tuple[str, str], None] = {}
         self._kept: set[tuple[str, str]] = set()  # remembered, though not listed or not emitted
         self._emitted: dict[str, set[str]] = {}  # row -> the instances that list it
 
     def is_unchanged(self, instance_id: str, digest: str) -> bool:
         """Return whether no row of the instance needs to be read; ``digest`` is its ``Webhook``'s."""
-        memory = None if self.whole else self.recall(instance_id)
-        return memory is not None and memory.digest == digest != ""
+        memory = self._memories.get(instance_id)
+        return memory is not None and memory.digest == digest != "" and not self.whole
 
     def count(self, instance_id: str) -> int:
         """Return how many rows are remembered of an instance."""
-        memory = self.recall(instance_id)
+        memory = self._memories.get(instance_id)
         return len(memory.rows) if memory else 0
 
     def keep(self, instance_id: str) -> None:
         """Remember an instance as before."""
-        memory = self.recall(instance_id)
+        memory = self._memories.get(instance_id)
         if memory is None:
             return
         self.unchanged += len(memory.rows)
@@ -291,7 +288,7 @@ class RowMemory:
 
     def hide(self, instance_id: str) -> None:
         """Remember the ids of an instance that a stream map filters out: its rows come whole when it passes again."""
-        if memory := self.recall(instance_id):
+        if memory := self._memories.get(instance_id):
             self._hidden[instance_id] = Memory(dict.fromkeys(memory.rows, ""))
 
     def compare(  # noqa: PLR0913
@@ -309,7 +306,7 @@ class RowMemory:
         ``unknown`` are ids of rows that exist and could not be read (``None``: any may exist), ``hidden`` those that a
         stream map filters out.
         """
-        memory = self.recall(instance_id)
+        memory = self._memories.get(instance_id)
         known = memory.rows if memory else {}
         shown = [row for row in rows if row.key not in hidden] if hidden else rows
         now = {row.key: value for row, value in zip(rows, digests, strict=True) if row.key not in hidden}
@@ -330,12 +327,13 @@ class RowMemory:
                 self.uncertain = True
             else:
                 self._gone[instance_id, key] = None
-        if self._holders:  # else nothing is remembered that an emitted row may have moved from
+        if self._memories:  # else nothing is remembered that an emitted row may have moved from
             for row in emitted:
                 self._emitted.setdefault(row.key, set()).add(instance_id)
         if twice or kept or hidden or unknown is None:
             digest = ""
             now.update(kept)
+        self._compared = True
         self._seen[instance_id] = Memory(now, digest)
         self._kept.update((instance_id, key) for key in kept)
         return emitted
@@ -372,16 +370,19 @@ class RowMemory:
                     memory.last_listed = min(memory.last_listed or at or observed_at, observed_at)
                     if observed_at - memory.last_listed <= KEPT:
                         away[instance_id] = memory
-        for instance_id in [*self._seen, *self._hidden]:
-            if self._holders.get(instance_id, former) is not former:
-                self._take(instance_id)  # it was moved from another business
+                    else:
+                        del self._memories[instance_id]
+        here = former.seen.keys() | former.away.keys() if former else set()
+        moved = [instance_id for instance_id in (*self._seen, *self._hidden) if instance_id not in here]
+        self._forget_in_others([instance_id for instance_id in moved if instance_id in self._memories], former)
         for memory in self._seen.values():
             memory.last_listed = None
         for memory in self._hidden.values():
             memory.last_listed = observed_at
         values = {"replication_key_value": latest, "observed_at": observed_at, "seen": self._seen, "away": away}
-        partition = self.partitions.put(business_id, **values)
-        self._holders.update(dict.fromkeys([*self._seen, *away], partition))
+        self.partitions.put(business_id, **values)
+        self._memories.update(self._seen)
+        self._memories.update(away)
         self._committed.add(business_id)
 
     def _forget_elsewhere(self) -> None:
@@ -390,8 +391,8 @@ class RowMemory:
             return
         if self._owners is None:
             self._owners = {}
-            for instance_id in self._holders:
-                for key in getattr(self.recall(instance_id), "rows", ()):
+            for instance_id, memory in self._memories.items():
+                for key in memory.rows:
                     self._owners.setdefault(key, set()).add(instance_id)
         for key, listing in self._emitted.items():
             for instance_id in self._owners.get(key, set()) - listing:
@@ -399,13 +400,15 @@ class RowMemory:
                 if seen and key in seen.rows and (instance_id, key) not in self._kept:
                     listing.add(instance_id)  # it lists the row too
                     continue
-                for memory in (seen, self._hidden.get(instance_id), self.recall(instance_id)):
-                    if memory and memory.rows.pop(key, None) is not None:
-                        memory.digest = ""
+                for other in (seen, self._hidden.get(instance_id), self._memories.get(instance_id)):
+                    if other and other.rows.pop(key, None) is not None:
+                        other.digest = ""
             self._owners[key] = listing
 
     def _mark_doubles(self) -> None:
         """Let rows that several instances list be emitted at every run: which is right cannot be known."""
+        if not self._compared:  # of those that are kept, none is
+            return
         counts = Counter(key for memory in self._seen.values() for key in memory.rows)
         if len(counts) == counts.total():
             return

@@ -69,6 +69,7 @@ class Run:
         self.findings = self.reader.findings
         for stream in self.streams:
             stream.open(bookmarks, activate=self.activate, limit=limit)
+        self.memories = [stream.memory for stream in self.remembering]
         self.reader.shape = self._shape(version)
         # Else each webhook is asked for: by the stream's map, or to count what is listed.
         self.may_skip = self.webhooks.selected and not self.webhooks.writer.has_map
@@ -170,7 +171,9 @@ class Run:
 
     def is_unchanged(self, instance_id: str, digest: str) -> bool:
         """Return whether no stream needs to read the webhooks of an instance."""
-        return self.may_skip and all(stream.memory.is_unchanged(instance_id, digest) for stream in self.remembering)
+        if not self.may_skip:
+            return False
+        return all(memory.is_unchanged(instance_id, digest) for memory in self.memories)
 
     def count(self, instance: Instance) -> int:
         """Return how many webhooks an instance has."""
