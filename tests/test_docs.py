@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from tests.kit.support import Run
 
 KINDS = {"string": "string", "integer": "integer", "boolean": "boolean", "array": "array", "object": "object"}
-TO_COME: set[str] = {"docs/upgrading.md"}
 # What would tie the project to one machine or registry; in two parts, so that this file holds none of them.
 FOREIGN = ["".join(parts) for parts in (
     ("pypi", ".org"), ("python", "hosted"), ("npmjs", "."),
@@ -348,8 +347,6 @@ def test_links_lead_somewhere(page: str) -> None:
         path, _, anchor = link.partition("#")
         target = (ROOT / page).parent.joinpath(path).resolve() if path else ROOT / page
         name = str(target.relative_to(ROOT))
-        if name in TO_COME and not target.exists():
-            continue
         if not target.exists() or (anchor and anchor not in anchors(name)):
             broken.append(link)
     assert broken == []
