@@ -152,7 +152,7 @@ def main() -> None:
     refused: list[Request] = []
 
     def refuse(request: Request) -> Answer | None:
-        """Refuse one request of the unlucky business, and all of a wrong one. Airflow tries a 401 again, the tap does not."""
+        """Refuse one request of the unlucky business, and all of a wrong one. The tap does not try a 401 again."""
         if unlucky.id in request.path and not refused and check.hour == 1:
             refused.append(request)
         elif not (check.wrong and check.wrong.id in request.path):

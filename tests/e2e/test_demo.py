@@ -10,7 +10,9 @@ import sys
 
 import pytest
 
+from demo.answers import ANSWERS
 from demo.project import ROOT
+from demo.run import QUESTIONS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("plugins")]
 COMMAND = [sys.executable, "-u", "-m", "demo.run"]
@@ -28,8 +30,11 @@ def test_the_demo_shows_every_table_and_answers_its_questions() -> None:
         "webhooks",
         "webhook_events",
         "connection_changes",
+        "observations",
     ]
     assert all(int(count) for count in counts.values())
+    for question, _ in (*QUESTIONS, *ANSWERS):
+        assert f"-- {question}" in shown.stdout
     assert "(none)" not in shown.stdout, "every question has an answer"
     assert "not-a-real" not in shown.stdout, "no token, JWT or URL password"
 

@@ -59,9 +59,9 @@ def bash(
         ["bash", "-euo", "pipefail", "-c", cleanup + script],  # noqa: S607
         cwd=folder,
         env={name: value for name, value in os.environ.items() if name.startswith(MACHINE)}
-        | {"HOME": str(home), "LANG": "C.UTF-8", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-        | {"PATH": os.pathsep.join([*map(str, path), "/usr/local/bin", "/usr/bin", "/bin"])}
-        | dict(environment or {}),
+        | {"LANG": "C.UTF-8", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+        | dict(environment or {})
+        | {"HOME": str(home), "PATH": os.pathsep.join([*map(str, path), "/usr/local/bin", "/usr/bin", "/bin"])},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
