@@ -593,7 +593,6 @@ def test_an_instance_that_version_1_remembered_twice_is_remembered_once_and_come
     other = entry({"i": {"rows": {"w": "1", "v": "1"}}}, "b")
     memory = open_memory({"bookmarks": {"webhooks": {"partitions": [one, other]}}})
     assert [list(partition.seen) for partition in memory.partitions] == [[], ["i"]]
-    assert memory.recall("i") is memory.partitions.get("b").seen["i"]
     memory.begin()
     assert [row.key for row in memory.compare("i", "all", rows_of({"w": "1"}), ["1"])] == ["w"]
     assert memory.gone() == [("i", "v")]
