@@ -238,21 +238,20 @@ class RowMemory:
         self._committed: set[str] = set()
         self._unsent: list[tuple[Memory, str]] = []  # rows that are remembered, and not part of this run's version
         self._owners: dict[str, set[str]] | None = None  # row -> instances that remember it; made when it is asked for
-        self._memories: dict[str, Memory] = {}  # of each instance, whichever business listed it last
+        self._memories: dict[str, Memory] = {}  # of each instance, whichever business listed it last,
+        self._homes: dict[str, RowPartition] = {}  # and where that stands
         for partition in partitions:
             for instance_id, memory in [*partition.seen.items(), *partition.away.items()]:
                 if former := self._memories.get(instance_id):  # version 1 could remember an instance in two businesses
-                    self._forget_in_others([instance_id], partition)
+                    self._leave_home(instance_id)
                     memory.rows.update(dict.fromkeys(former.rows, ""))
-                self._memories[instance_id] = memory
+                self._memories[instance_id], self._homes[instance_id] = memory, partition
 
-    def _forget_in_others(self, instances: Sequence[str], partition: RowPartition | None) -> None:
-        """Let one partition only remember these instances."""
-        for other in self.partitions if instances else ():
-            if other is not partition:
-                for instance_id in instances:
-                    other.seen.pop(instance_id, None)
-                    other.away.pop(instance_id, None)
+    def _leave_home(self, instance_id: str) -> None:
+        """Let the partition that remembers an instance forget it: another one will remember it."""
+        home = self._homes[instance_id]
+        home.seen.pop(instance_id, None)
+        home.away.pop(instance_id, None)
 
     # ------------------------------------------------------------------------------------------------- one business
 
@@ -361,29 +360,35 @@ class RowMemory:
         self._forget_elsewhere()
         self._mark_doubles()
         self._unsent += [(self._seen[instance_id], key) for instance_id, key in self._kept]
-        away = dict(self._hidden)
-        if former := self.partitions.get(business_id):
-            for memories, at in ((former.away, None), (former.seen, former.observed_at)):
-                for instance_id, memory in memories.items():
-                    if instance_id in self._seen or instance_id in self._hidden:
-                        continue
-                    memory.last_listed = min(memory.last_listed or at or observed_at, observed_at)
-                    if observed_at - memory.last_listed <= KEPT:
-                        away[instance_id] = memory
-                    else:
-                        del self._memories[instance_id]
-        here = former.seen.keys() | former.away.keys() if former else set()
-        moved = [instance_id for instance_id in (*self._seen, *self._hidden) if instance_id not in here]
-        self._forget_in_others([instance_id for instance_id in moved if instance_id in self._memories], former)
+        former = self.partitions.get(business_id)
+        away = self._hidden | (self._still_away(former, observed_at) if former else {})
+        for instance_id in (*self._seen, *self._hidden):
+            if self._homes.get(instance_id, former) is not former:
+                self._leave_home(instance_id)  # it was moved from another business
         for memory in self._seen.values():
             memory.last_listed = None
         for memory in self._hidden.values():
             memory.last_listed = observed_at
         values = {"replication_key_value": latest, "observed_at": observed_at, "seen": self._seen, "away": away}
-        self.partitions.put(business_id, **values)
-        self._memories.update(self._seen)
-        self._memories.update(away)
+        partition = self.partitions.put(business_id, **values)
+        for memories in (self._seen, away):
+            self._memories.update(memories)
+            self._homes.update(dict.fromkeys(memories, partition))
         self._committed.add(business_id)
+
+    def _still_away(self, former: RowPartition, now: datetime) -> dict[str, Memory]:
+        """Return what is remembered of a business's instances that are not listed now; forget the oldest."""
+        away = {}
+        for memories, at in ((former.away, None), (former.seen, former.observed_at)):
+            for instance_id, memory in memories.items():
+                if instance_id in self._seen or instance_id in self._hidden:
+                    continue
+                memory.last_listed = min(memory.last_listed or at or now, now)
+                if now - memory.last_listed <= KEPT:
+                    away[instance_id] = memory
+                else:
+                    del self._memories[instance_id], self._homes[instance_id]
+        return away
 
     def _forget_elsewhere(self) -> None:
         """Forget each emitted row under every instance that does not list it: it has moved."""
