@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
@@ -39,6 +40,8 @@ STREAMS: Final[tuple[type[SnapshotStream], ...]] = (
 )
 LOOPBACK: Final = re.compile(r"(localhost|127(\.\d+){3}|::1)\Z")
 
+logger = logging.getLogger("tap-instances")
+
 
 class TapInstances(ConnectedTap):
     """Singer tap for CodeChat: connected WhatsApp instances, their webhooks, and the events each webhook gets."""
@@ -66,7 +69,7 @@ class TapInstances(ConnectedTap):
             return find_tokens(named, listed)
         businesses = all_listed(listed)
         if not businesses:
-            self.logger.warning("the server lists no businesses: there is nothing to read")
+            logger.warning("the server lists no businesses: there is nothing to read")
         return businesses
 
     @cached_property
@@ -75,7 +78,7 @@ class TapInstances(ConnectedTap):
         api_url, config = self.config["api_url"], self.config
         parts = urlsplit(api_url)
         if parts.scheme == "http" and not LOOPBACK.match(parts.hostname or ""):
-            self.logger.warning("api_url is plain http: tokens and data cross the network unencrypted; use https")
+            logger.warning("api_url is plain http: tokens and data cross the network unencrypted; use https")
         return Client(
             api_url,
             headers=config.get("headers") or {},
@@ -106,7 +109,7 @@ class TapInstances(ConnectedTap):
         try:
             businesses = self.businesses
         except SnapshotError as error:
-            self.logger.error("the list of businesses: %s", error)  # noqa: TRY400 (one line for people)
+            logger.error("the list of businesses: %s", error)  # noqa: TRY400 (one line for people)
             self.failed: dict[str, Exception] = {"the list of businesses": error}
             raise SystemExit(1) from error
         kinds = {name: cast("SnapshotStream", stream).bookmark_type for name, stream in self.streams.items()}
@@ -117,7 +120,7 @@ class TapInstances(ConnectedTap):
         self.failed = run.failed
         if run.activate and not settings.businesses(self.config) and self._lacks_some(bookmarks, ids):
             # It may be a mistake of the server's, and a version would delete the rows of those that are not listed.
-            self.logger.warning("no ACTIVATE_VERSION: the server lists no businesses, or lacks one of an earlier run")
+            logger.warning("no ACTIVATE_VERSION: the server lists no businesses, or lacks one of an earlier run")
             run.activate = False
         return run
 
