@@ -5,6 +5,7 @@ What the tables of other test files hold in general (faults, secrets, settings) 
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -323,6 +324,53 @@ def test_a_text_of_any_length_leaves_whole(length: int) -> None:
     assert run.records("webhooks")[0]["url"] == url
     [schema] = run.of("SCHEMA", "webhooks")
     assert "maxLength" not in schema["schema"]["properties"]["url"]
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["0000-00-00 00:00:00", "20107-05-28T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-03:00",
+     "-62135769600000000", "2025-02-30T00:00:00Z", ""],
+)  # fmt: skip
+def test_a_time_that_no_warehouse_holds_is_kept_beside_its_column(time: str) -> None:
+    """Loaders die of years out of range, or load the largest date there is."""
+    run = ask(listing(item("i1", createdAt=time)))
+    [row] = run.records("instances")
+    assert (row["created_at"], row["additional_properties"]) == (None, {"createdAt": time})
+    assert ["instances.createdAt" in line for line in run.lines("WARNING")] == [True]
+
+
+def test_the_last_moment_of_the_last_year_is_not_rounded_beyond_it() -> None:
+    run = ask(listing(item("i1", createdAt="9999-12-31T23:59:59.9999999Z")))
+    assert run.records("instances")[0]["created_at"] == "9999-12-31T23:59:59.999999Z"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"error": False, "message": "All instance listed", "data": []}, {"status": "success", "instances": []}, []],
+)
+def test_an_empty_list_of_another_shape_is_a_failure_and_disconnects_nothing(body: object) -> None:
+    state = ask(ONE).state
+    run = ask(body, state=state)
+    assert run.returncode == 1
+    assert run.of("RECORD") == []
+    assert run.state == state
+
+
+def test_a_state_whose_quotes_were_escaped_on_the_way_is_a_warning_and_a_full_sync() -> None:
+    state = ask(ONE).state
+    run = ask(ONE, state={"singer_state": json.dumps(state)})
+    assert run.returncode == 0
+    assert ["not understood" in line for line in run.lines("WARNING")] == [True]
+    assert ids(run, "webhooks") == ["w1"]
+
+
+@pytest.mark.parametrize("flat", [{}, {"flattening_enabled": True, "flattening_max_depth": 3}], ids=["plain", "flat"])
+def test_no_name_of_a_table_or_column_is_longer_than_postgresql_takes(flat: dict[str, Any]) -> None:
+    new = {"a" * 70: {"b" * 70: 1}}
+    run = read(listing(item("i1", hook("w1", **new), **new)), **flat)
+    for message in run.of("SCHEMA"):
+        assert max(map(len, [message["stream"], *message["schema"]["properties"]])) <= 63
+    assert run.returncode == 0
 
 
 def test_no_state_is_written_before_the_first_business_was_read() -> None:
