@@ -164,6 +164,8 @@ class Reader:
         whatsapp = self._part(self._whatsapp, item, "WhatsApp", extra)
         at = source.observed_at
         row = self._instance_row(source.business_id, *own, *auth, *whatsapp, at, in_order(extra))
+        if row.whatsapp_picture_url and not self.include_secrets:
+            row.whatsapp_picture_url = mask_url(row.whatsapp_picture_url)
         instance = Instance(instance_id, encode(row), digest, is_read)
         if is_read and digest:
             for index, hook in enumerate([webhook] if isinstance(webhook, dict) else webhook or ()):
