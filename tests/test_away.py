@@ -163,6 +163,18 @@ def test_a_time_in_the_future_counts_as_now(tables: Tables) -> None:
     assert tables.away("a") == set()
 
 
+def test_an_instance_that_a_state_has_as_listed_and_as_away_is_forgotten_once(tables: Tables) -> None:
+    """No run writes such a state; people and merges may."""
+    tables.sync(a=[phone("w1")])
+    assert tables.target.state is not None
+    for stream in REMEMBERING:
+        for partition in tables.target.state["bookmarks"][stream]["partitions"]:
+            partition["away"] = {"i1": {"rows": {"w1": ""}, "last_listed": "2025-01-01T00:00:00Z"}}
+    tables.days(200)
+    tables.sync(a=[])
+    assert tables.away("a") == set()
+
+
 def test_the_last_listing_counts_though_the_clock_was_ahead_then(tables: Tables) -> None:
     tables.days(1000)
     tables.sync(a=[phone("w1", "w2")])

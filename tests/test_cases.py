@@ -14,7 +14,7 @@ from demo.codechat import Answer, CodeChat, Request, World
 from tests.kit.checked import checked, read, settings
 from tests.kit.simulated_target import SimulatedTarget
 from tests.kit.support import discover, sync
-from tests.kit.wire import ids
+from tests.kit.wire import Wire, ids
 
 if TYPE_CHECKING:
     from tests.kit.support import Run
@@ -101,6 +101,17 @@ def test_what_the_api_says_of_a_failure_stands_in_its_line(status: int, body: An
     [line] = run.lines("ERROR")
     assert all(word in line for word in words)
     assert run.of("RECORD") == []
+
+
+def test_of_five_hundred_businesses_that_fail_the_last_line_names_twenty_and_counts_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Wire(monkeypatch, **{f"b-{number:03}": None for number in range(500)}).sync()
+    assert run.returncode == 1
+    last = run.lines("ERROR")[-1]
+    assert "500 of 500 businesses failed" in last
+    assert last.count("b-0") == 20
+    assert last.endswith(" and 480 more")
 
 
 # ------------------------------------------------------------------------------------------------- a part, the whole

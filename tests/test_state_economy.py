@@ -60,7 +60,7 @@ def work(wire: Wire, state: dict[str, Any] | None) -> tuple[int, Run]:
         return lines
 
     def trace(frame: FrameType, _event: str, _argument: object) -> Tracer | None:
-        return lines if frame.f_globals["__name__"].startswith("tap_instances.") else None
+        return lines if frame.f_globals.get("__name__", "").startswith("tap_instances.") else None
 
     before = sys.getprofile(), sys.gettrace()
     sys.setprofile(calls)

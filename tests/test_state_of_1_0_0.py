@@ -58,6 +58,19 @@ def test_an_instance_that_1_0_0_remembers_twice_is_remembered_once_and_comes_who
     assert ids(wire.sync(run.state), "webhooks") == []
 
 
+def test_of_an_instance_that_1_0_0_remembers_in_three_businesses_no_row_is_lost(wire: Wire) -> None:
+    state = json.loads(json.dumps(OLD))
+    for stream in REMEMBERING:
+        partitions = state["bookmarks"][stream]["partitions"]
+        partitions.append({**partitions[0], "context": {"business_id": "c"}, "seen": {"i1": "0123456789abcdef=w7"}})
+    wire.answers = {"a": [], "b": [instance("i1", webhook("w1"))], "c": []}
+    run = wire.sync(state)
+    assert sorted(ids(run, "webhooks")) == ["-w2", "-w7", "w1"]
+    for entry in run.state["bookmarks"]["webhooks"]["partitions"]:
+        known = {*entry["seen"], *entry["away"]}
+        assert ("i1" in known) == (entry["context"]["business_id"] == "b")
+
+
 def test_after_one_run_an_unchanged_world_emits_nothing(wire: Wire) -> None:
     first = wire.sync(OLD)
     assert ids(first, "connection_changes") == ["i1"]  # in a, where 1.0.0 had seen it last
