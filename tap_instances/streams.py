@@ -13,7 +13,7 @@ from xxhash import xxh3_64_hexdigest
 
 from tap_instances.columns import column_names, row_type
 from tap_instances.memory import ListPartition, Partition, Partitions, RowMemory, RowPartition
-from tap_instances.sdk.stream import FULL_TABLE, ConnectedStream
+from tap_instances.sdk.stream import FULL_TABLE, SDKStream
 from tap_instances.sdk.writer import RecordWriter
 from tap_instances.values import encode
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tap_instances.records import Instance, Row, Source
 
 
-class SnapshotStream(ConnectedStream):
+class SnapshotStream(SDKStream):
     """A stream that takes part in a run; one that has no state of its own needs nothing more than its attributes."""
 
     bookmark_type: ClassVar[type[Partition] | None] = None  # what it remembers of a business

@@ -16,7 +16,7 @@ from tap_instances.businesses import all_listed, find_tokens
 from tap_instances.client import Client, SnapshotError
 from tap_instances.memory import Partition, read_bookmarks
 from tap_instances.run import Run
-from tap_instances.sdk.tap import ConnectedTap
+from tap_instances.sdk.tap import SDKTap
 from tap_instances.streams import (
     BusinessesStream,
     ConnectionChangesStream,
@@ -43,7 +43,7 @@ LOOPBACK: Final = re.compile(r"(localhost|127(\.\d+){3}|::1)\Z")
 logger = logging.getLogger("tap-instances")
 
 
-class TapInstances(ConnectedTap):
+class TapInstances(SDKTap):
     """Singer tap for CodeChat: connected WhatsApp instances, their webhooks, and the events each webhook gets."""
 
     name = "tap-instances"

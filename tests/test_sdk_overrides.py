@@ -13,8 +13,8 @@ from singer_sdk.plugin_base import PluginBase, SingerCommand
 from singer_sdk.singerlib.encoding.base import GenericSingerWriter
 
 from tap_instances.sdk.output import LineWriter
-from tap_instances.sdk.stream import ConnectedStream
-from tap_instances.sdk.tap import Command, ConnectedTap
+from tap_instances.sdk.stream import SDKStream
+from tap_instances.sdk.tap import Command, SDKTap
 from tap_instances.streams import HistoryStream, RememberingStream, SnapshotStream
 from tap_instances.tap import STREAMS, TapInstances
 
@@ -48,7 +48,7 @@ WORDS = [
     (SingerCommand.invoke, "super().invoke(ctx)", "the command's own hook replaces it"),
 ]
 ROOT = Path(__file__).parent.parent
-OURS = (ConnectedStream, ConnectedTap, Command, LineWriter)
+OURS = (SDKStream, SDKTap, Command, LineWriter)
 
 
 def parameters(function: Any) -> str:  # noqa: ANN401

@@ -231,7 +231,9 @@ def test_with_include_secrets_all_of_it_leaves() -> None:
 
 
 def test_the_password_in_a_profile_pictures_url_is_hidden(connected: dict[str, Any]) -> None:
-    connected["Instances"][0]["WhatsApp"]["pictureUrl"] = "https://u:hidden-one@p.example.com/a.jpg?oe=1&token=hidden-two"
+    connected["Instances"][0]["WhatsApp"]["pictureUrl"] = (
+        "https://u:hidden-one@p.example.com/a.jpg?oe=1&token=hidden-two"
+    )
     shown = read(connected).records("instances")[0]["whatsapp_picture_url"]
     assert shown == "https://u:***@p.example.com/a.jpg?oe=1&token=***"
     every = read(connected, include_secrets=True).records("instances")[0]["whatsapp_picture_url"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FULL_TABLE: Final = "FULL_TABLE"
 
 
-class ConnectedStream(Stream):
+class SDKStream(Stream):
     """A stream whose rows come from a business's snapshot.
 
     Subclasses set ``name``, ``primary_keys``, ``parent_stream_type``, and say which rows a page holds.

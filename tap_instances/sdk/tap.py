@@ -63,8 +63,8 @@ class Command(SingerCommand):
         return click.Command.invoke(self, ctx)
 
 
-class ConnectedTap(Tap):
-    """A tap of :class:`tap_instances.sdk.stream.ConnectedStream`. Its errors are one line, without secrets."""
+class SDKTap(Tap):
+    """A tap of :class:`tap_instances.sdk.stream.SDKStream`. Its errors are one line, without secrets."""
 
     message_writer_class = LineWriter
 
@@ -142,7 +142,7 @@ class ConnectedTap(Tap):
         try:
             if config in os.environ:
                 Path(os.environ[config]).read_bytes()  # of a missing file the SDK only warns
-            return super(ConnectedTap, cls).cli  # noqa: UP008 (not a method yet: there is no instance)
+            return super(SDKTap, cls).cli  # noqa: UP008 (not a method yet: there is no instance)
         except Exception:  # noqa: BLE001 (whatever a file may hold)
             sys.exit(
                 "SINGER_SDK_LOG_CONFIG must name a YAML file with a logging configuration: correct it, or unset it"

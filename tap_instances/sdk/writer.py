@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from singer_sdk.batch import BaseBatcher
 
     from tap_instances.sdk.output import LineWriter
-    from tap_instances.sdk.stream import ConnectedStream
+    from tap_instances.sdk.stream import SDKStream
 
 PAGE: Final = 1000  # rows that are written at a time
 
@@ -31,7 +31,7 @@ class SyncError(Exception):
 class RecordWriter:
     """Writes one stream's rows during one run."""
 
-    def __init__(self, stream: ConnectedStream, *, activate: bool, limit: int | None) -> None:
+    def __init__(self, stream: SDKStream, *, activate: bool, limit: int | None) -> None:
         """Find the shortest way that gives the messages asked for; ``limit`` is how many records ``--test`` wants.
 
         With ``activate``, the records of a FULL_TABLE stream carry a version, the same in the whole run.
