@@ -23,15 +23,9 @@ import urllib3
 from requests.auth import AuthBase
 from typing_extensions import override
 
+from tap_instances.failures import TryError, network_failure, origin
 from tap_instances.redact import scrub_logs
-from tap_instances.responses import (
-    TryError,
-    network_failure,
-    origin,
-    read_connected,
-    read_listed,
-    unreadable_encoding,
-)
+from tap_instances.responses import read_connected, read_listed, unreadable_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence

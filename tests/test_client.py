@@ -16,8 +16,8 @@ from requests_mock import ANY
 from tap_instances import client
 from tap_instances.businesses import Business, ListedBusiness
 from tap_instances.client import Client, SnapshotError
+from tap_instances.failures import _causes
 from tap_instances.redact import scrub, spellings
-from tap_instances.responses import _causes
 from tap_instances.tap import TapInstances
 from tests.kit.faults import SURROUNDINGS, FaultServer, answer, echo, leave_surroundings, settings
 from tests.kit.support import run_cli

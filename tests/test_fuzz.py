@@ -29,8 +29,9 @@ from typing_extensions import override
 from tap_instances import client, run
 from tap_instances.client import Client
 from tap_instances.columns import api_columns
+from tap_instances.failures import TryError
 from tap_instances.redact import is_secret_name
-from tap_instances.responses import TryError, read_snapshot
+from tap_instances.responses import read_snapshot
 from tests.kit.faults import BUSINESS, GOOD, TOKEN, FaultServer, answer, head, leave_surroundings, raw, trickle
 from tests.kit.faults import settings as tap_settings
 from tests.kit.support import CONNECTED, Run, sync

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tap_instances.responses import _links_to_next, _next_page, read_snapshot
+from tap_instances.paging import links_to_next, next_page_key
+from tap_instances.responses import read_snapshot
 from tap_instances.values import decode, deep_recursion, parse_json, repair
 from tests.kit.faults import FaultServer, answer, settings
 from tests.kit.support import sync
@@ -83,7 +84,7 @@ def test_bytes_that_are_not_utf8_are_read_and_warned_of_once(raw: bytes, *, warn
     ],
 )
 def test_a_link_to_a_next_page_is_found_however_it_is_written(header: str, *, more: bool) -> None:
-    assert _links_to_next(header) is more
+    assert links_to_next(header) is more
 
 
 @pytest.mark.parametrize(
@@ -115,4 +116,4 @@ def test_a_link_to_a_next_page_is_found_however_it_is_written(header: str, *, mo
     ],
 )
 def test_a_key_that_tells_of_more_pages_is_found(keys: dict[str, Any], found: str) -> None:
-    assert _next_page(parse_json(json.dumps(keys).encode())) == found
+    assert next_page_key(parse_json(json.dumps(keys).encode())) == found
