@@ -171,9 +171,10 @@ class Run:
 
     def is_unchanged(self, instance_id: str, digest: str) -> bool:
         """Return whether no stream needs to read the webhooks of an instance."""
-        if not self.may_skip:
-            return False
-        return all(memory.is_unchanged(instance_id, digest) for memory in self.memories)
+        for memory in self.memories:
+            if not memory.is_unchanged(instance_id, digest):
+                return False
+        return self.may_skip
 
     def count(self, instance: Instance) -> int:
         """Return how many webhooks an instance has."""
