@@ -126,17 +126,29 @@ def table(title: str, results: dict[str, Result], floor: str, body: int | None =
         )
 
 
+def last_state(config: dict[str, Any], path: Path) -> Path:
+    """Run the tap, and write the value of its last STATE to a file."""
+    (path / "first.json").write_text(json.dumps(config), encoding="utf-8")
+    argv = [*CONTENDERS["tap"][:-1], str(path / "first.json")]
+    out = subprocess.run(argv, check=True, cwd=HERE.parent, capture_output=True).stdout  # noqa: S603
+    line = out[out.rindex(b'{"type":"STATE"') :]
+    (path / "state.json").write_text(json.dumps(json.loads(line)["value"]), encoding="utf-8")
+    return path / "state.json"
+
+
 def one_business(sizes: list[int], runs: int) -> None:
-    """Compare on one business of each size, then with unknown keys."""
+    """Compare on one business of each size: also with unknown keys, and with the state of a run before."""
     for instances in sizes:
         bodies = {"tap": make_body(instances), "tap, unknown keys": make_body(instances, unknown=True)}
-        with Serving(bodies) as server:
+        with Serving(bodies) as server, tempfile.TemporaryDirectory() as folder:
             plain = server.config("tap")
             contenders = {"floor": (CONTENDERS["floor"], plain), "tap": (CONTENDERS["tap"], plain)}
             if instances == 1:
                 contenders["empty SDK tap"] = (CONTENDERS["empty SDK tap"], plain)
             else:
                 contenders["tap, unknown keys"] = (CONTENDERS["tap"], server.config("tap, unknown keys"))
+                again = [*CONTENDERS["tap"], "--state", str(last_state(plain, Path(folder)))]
+                contenders["tap, nothing changed"] = (again, plain)
             if instances <= TEMPLATE_MOST:
                 contenders["template"] = (CONTENDERS["template"], plain)
             results = rounds(contenders, runs)
