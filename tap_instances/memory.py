@@ -237,7 +237,7 @@ class RowMemory:
         self.uncertain = False  # whether rows were kept of which nothing is known now
         self._committed: set[str] = set()
         self._unsent: list[tuple[Memory, str]] = []  # rows that are remembered, and not part of this run's version
-        self._owners: dict[str, set[str]] | None = None  # row -> instances that remember it; made when it is asked for
+        self._owners: dict[str, tuple[str, ...]] | None = None  # row -> instances that remember it; made when needed
         self._memories: dict[str, Memory] = {}  # of each instance, whichever business listed it last,
         self._homes: dict[str, RowPartition] = {}  # and where that stands
         for partition in partitions:
@@ -398,9 +398,9 @@ class RowMemory:
             self._owners = {}
             for instance_id, memory in self._memories.items():
                 for key in memory.rows:
-                    self._owners.setdefault(key, set()).add(instance_id)
+                    self._owners[key] = (*self._owners.get(key, ()), instance_id)
         for key, listing in self._emitted.items():
-            for instance_id in self._owners.get(key, set()) - listing:
+            for instance_id in set(self._owners.get(key, ())) - listing:
                 seen = self._seen.get(instance_id)
                 if seen and key in seen.rows and (instance_id, key) not in self._kept:
                     listing.add(instance_id)  # it lists the row too
@@ -408,7 +408,7 @@ class RowMemory:
                 for other in (seen, self._hidden.get(instance_id), self._memories.get(instance_id)):
                     if other and other.rows.pop(key, None) is not None:
                         other.digest = ""
-            self._owners[key] = listing
+            self._owners[key] = tuple(listing)
 
     def _mark_doubles(self) -> None:
         """Let rows that several instances list be emitted at every run: which is right cannot be known."""
