@@ -9,13 +9,16 @@ from typing import Any, Final
 # Keys, in lower case without "-" and "_", by which servers tell that a list comes in pages.
 NEXT_KEYS: Final = frozenset(
     {"next", "nextpage", "nextpageurl", "nexturl", "nextlink", "nextcursor", "nextpagetoken", "nexttoken"}
+    | {"nextoffset", "nextpagenumber"}
     | {"hasnext", "hasnextpage", "hasmore", "hasmorepages", "more"}
 )
 PAGES_KEYS: Final = frozenset({"totalpages", "pages", "pagecount", "pagestotal", "numpages", "lastpage"})
 TOTAL_KEYS: Final = frozenset({"total", "totalrecords", "totalitems", "totalcount", "totalelements"})
 SIZE_KEYS: Final = frozenset({"limit", "perpage", "pagesize", "itemsperpage"})
-LAST_KEYS: Final = frozenset({"last", "islast", "islastpage"})
-PAGING_KEYS: Final = frozenset({"pagination", "paging", "meta", "metadata", "page", "pages", "pageinfo", "links"})
+LAST_KEYS: Final = frozenset({"last", "lastpage", "islast", "islastpage"})
+PAGING_KEYS: Final = frozenset(
+    {"pagination", "paging", "meta", "metadata", "page", "pages", "pageinfo", "links", "cursor"}
+)
 
 
 # The parameters of a Link header, quoted or not.
@@ -40,10 +43,17 @@ def next_page_key(top: dict[str, Any], path: str = "") -> str:
             (name in NEXT_KEYS and _is_given(value))
             or (name in PAGES_KEYS and _number(value) > 1)
             or (name in LAST_KEYS and value is False)
+            or (name == "links" and _has_next(value))
             or (name in TOTAL_KEYS and any(0 < size < _number(value) for size in sizes))
         ):
             return f"{path}{key}"
     return ""
+
+
+def _has_next(links: Any) -> bool:  # noqa: ANN401
+    """Return whether a list of links, as in a body, has one with the relation ``next``."""
+    listed = [link for link in links if isinstance(link, dict)] if isinstance(links, list) else []
+    return any(str(link.get("rel")).lower() == "next" and link.get("href") for link in listed)
 
 
 def _fold(key: str) -> str:

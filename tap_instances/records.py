@@ -17,7 +17,7 @@ from msgspec.structs import astuple
 from xxhash import xxh3_64_hexdigest
 
 from tap_instances.columns import api_columns, row_type
-from tap_instances.redact import is_secret, mask_url
+from tap_instances.redact import MASK, is_secret, is_secret_text, mask_url
 from tap_instances.values import (
     CONVERTERS,
     MISFIT,
@@ -298,7 +298,8 @@ class Reader:
     def _without_secrets(self, name: str, value: Any, path: str, depth: int = 0) -> Any:  # noqa: ANN401
         """Return a key's value without the secrets in it; :data:`MISFIT` if all of it is one."""
         if not self.include_secrets and is_secret(name, value):
-            self.findings.withheld[path] = None
+            shown = f"{path.removesuffix(name)}{MASK}" if is_secret_text(name) else path  # a key may be one itself
+            self.findings.withheld[shown] = None
             return MISFIT
         if isinstance(value, str):
             return value if self.include_secrets or "://" not in value else mask_url(value)

@@ -47,8 +47,8 @@ _DATE_TIME: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)? ?(?:[Zz]|[+-]\d\d(?::?\d\d)?)?", re.ASCII
 )
 
-_USERINFO: Final = re.compile(r"^(\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?/*[^/?#:@]*:)[^/?#]*@")
-_USERINFO_IN_TEXT: Final = re.compile(r"(://[^/?#:@\s]*:)[^/?#\s]*@")
+_USERINFO: Final = re.compile(r"^(\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?/*[^/?#:]*:)[^/?#]*@")  # a user may hold "@"
+_USERINFO_IN_TEXT: Final = re.compile(r"(://[^/?#:\s]*:)[^/?#\s]*@")
 _PARAMETER_NAME: Final = re.compile(r"[?&;#]([^?&;#=]*)=")
 _PARAMETER: Final = re.compile(r"(?:^|[;?])([^=;?]*)=")
 _PARAMETER_IN_TEXT: Final = re.compile(r"([?&;#]([^\s?&;=#]+)=)[^\s&;#\"'<>]+")
@@ -105,7 +105,7 @@ def is_secret_text(text: str) -> bool:
 def mask_url(url: str) -> str:
     """Hide a URL's password and the values of its secret query and fragment parameters; leave the rest as it is."""
     if "@" in url:
-        url = _USERINFO.sub(rf"\1{MASK}@", url)
+        url = _USERINFO_IN_TEXT.sub(rf"\1{MASK}@", _USERINFO.sub(rf"\1{MASK}@", url))  # a URL may hold another
     if not any(map(_is_secret_parameter, _PARAMETER_NAME.findall(url))):  # of most URLs that is all
         return url
     address, number_sign, fragment = url.partition("#")

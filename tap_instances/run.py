@@ -56,6 +56,7 @@ class Run:
         self.remembering = [stream for stream in (self.webhooks, streams["webhook_events"]) if stream.selected]
         self.histories = [stream for stream in histories if stream.selected]
         self.failed: dict[str, Exception] = {}
+        self.read = 0  # businesses
         self.is_incomplete = False
         self.started = self.state_written = time.monotonic()
         config = self.business.config
@@ -126,6 +127,7 @@ class Run:
         instances = webhooks = 0
         if self.business.writer.passes(row):
             instances, webhooks = len(snapshot.instances), self.sync_instances(snapshot, source)
+        self.read += 1
         if self.testing:
             logger.info("business %s: ok, %d instances", business_id, instances)
         else:
@@ -194,7 +196,8 @@ class Run:
             for stream in self.remembering:
                 stream.memory.hide(instance.id)
             return False
-        instance.hidden = {row.key for row in instance.webhooks if not self.webhooks.writer.passes(row.json)}
+        passing = {row.key for row in instance.webhooks if self.webhooks.writer.passes(row.json)}
+        instance.hidden = {row.key for row in instance.webhooks} - passing
         return True
 
     # --------------------------------------------------------------------------------------------------- how it ends
@@ -214,10 +217,12 @@ class Run:
             self.activate_versions()
         self.write_state()
         logger.info("%s", self.summary())
+        if not_tried := len(self.businesses) - self.read - len(self.failed):
+            logger.error("the %d businesses after that were not tried", not_tried)
         if self.failed and len(self.businesses) > 1:
-            logger.error("%d of %d businesses failed, their rows are those of an earlier run: %s", len(self.failed),
-                         len(self.businesses), some(f"{business_id} ({str(error).split(':')[0]})"
-                                                    for business_id, error in self.failed.items()))  # fmt: skip
+            names = some(f"{business_id} ({str(error).split(':')[0]})" for business_id, error in self.failed.items())
+            rows = "" if self.testing else ", their rows are those of an earlier run"
+            logger.error("%d of %d businesses failed%s: %s", len(self.failed), len(self.businesses), rows, names)
         if self.failed or self.is_incomplete:
             raise SystemExit(1)
 
@@ -249,7 +254,7 @@ class Run:
 
     def summary(self) -> str:
         """Return the closing line: how much was read, written, and left out since it is known from the state."""
-        line = f"{len(self.businesses) - len(self.failed)} of {len(self.businesses)} businesses read in "
+        line = f"{self.read} of {len(self.businesses)} businesses read in "
         line += f"{time.monotonic() - self.started:.1f} s"
         if self.testing:
             return line

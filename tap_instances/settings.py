@@ -75,7 +75,7 @@ SETTINGS: Final[dict[str, Any]] = {
         "businesses_file": _setting(
             "string", "File of businesses", "Path of a JSON file with the list of businesses, for secret mounts and "
             "for lists that are too long for an environment variable (128 KiB)",
-            pattern=r"^[^\[{\n][^\n]*$",
+            pattern=r"^(?![\"']?\s*[\[{])[^\n]+$",
             **{"x-error": "must be the path of a file; a list itself goes into businesses"},
         ),
         "admin_token": _secret(
@@ -380,7 +380,7 @@ def _check_headers(config: Mapping[str, Any]) -> Iterator[str]:
 def _check_batches(config: Mapping[str, Any]) -> Iterator[str]:
     if not (batch := config.get("batch_config")):
         return
-    encoding, storage = batch.get("encoding", {}), batch.get("storage", {})
+    encoding, storage = batch.get("encoding") or {}, batch.get("storage") or {}
     for where, missing in (("encoding.format", "format" not in encoding), ("storage.root", "root" not in storage)):
         if missing:
             yield f"batch_config.{where} is missing: set it"

@@ -78,7 +78,7 @@ class TapInstances(SDKTap):
         api_url, config = self.config["api_url"], self.config
         parts = urlsplit(api_url)
         if parts.scheme == "http" and not LOOPBACK.match(parts.hostname or ""):
-            logger.warning("api_url is plain http: tokens and data cross the network unencrypted; use https")
+            self.logger.warning("api_url is plain http: tokens and data cross the network unencrypted; use https")
         return Client(
             api_url,
             headers=config.get("headers") or {},

@@ -172,7 +172,7 @@ def to_time(value: Any) -> Any:  # noqa: ANN401
 
 _TIME: Final = re.compile(
     r"\s*(\d{4})-(\d\d)-(\d\d)"
-    r"(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?\s*(Z|z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)?)?\s*\Z",
+    r"(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?(?:\s*(Z|z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?))?)?\s*\Z",
     re.ASCII,
 )
 CONVERTERS: Final = {"text": to_text, "flag": to_flag, "time": to_time}

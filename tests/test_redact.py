@@ -407,3 +407,17 @@ def test_what_is_logged_without_any_handler_holds_no_secret(capsys: pytest.Captu
     scrub_logs(["the-first-secret"])
     logger.warning("it is the-first-secret")
     assert capsys.readouterr().err == "it is ***\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://me@mail.com:hidden@h.example.com/x", "https://me@mail.com:***@h.example.com/x"),
+        ("see http://u:hidden@a.example.com, http://v:hidden@b.example.com", None),
+        ("https://h.example.com/?next=https://u:hidden@i.example.com/x", None),
+        ("https://h.example.com:8443/a@b", "https://h.example.com:8443/a@b"),
+    ],
+)
+def test_the_password_is_hidden_whoever_the_user_is_and_wherever_the_url_stands(url: str, shown: str | None) -> None:
+    assert mask_url(url) == (shown or url.replace("hidden", "***"))
+    assert "hidden" not in scrub(url)

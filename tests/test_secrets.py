@@ -238,3 +238,10 @@ def test_the_password_in_a_profile_pictures_url_is_hidden(connected: dict[str, A
     assert shown == "https://u:***@p.example.com/a.jpg?oe=1&token=***"
     every = read(connected, include_secrets=True).records("instances")[0]["whatsapp_picture_url"]
     assert every == connected["Instances"][0]["WhatsApp"]["pictureUrl"]
+
+
+def test_a_key_that_is_a_secret_itself_is_not_named(connected: dict[str, Any]) -> None:
+    connected["Instances"][0]["Bearer value-that-must-not-leave"] = "x"
+    run = read(connected)
+    assert "value-that-must-not-leave" not in run.stdout + run.stderr
+    assert "instances.***" in run.stderr

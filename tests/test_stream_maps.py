@@ -10,6 +10,7 @@ import pytest
 from singer_sdk.exceptions import ConfigValidationError, MapExpressionError, StreamMapConfigError
 
 from tap_instances.columns import column_names
+from tests.kit import wire as wires
 from tests.kit.checked import STREAMS, checked, command, read, settings
 from tests.kit.support import Run, discover, select
 
@@ -371,3 +372,21 @@ def test_a_stream_with_a_deselected_column_can_be_filtered(connected: dict[str, 
     assert run.returncode == 0
     assert names(run) == ["crm", "erp"]
     assert counts(checked(run))["webhook_events"] == 2
+
+
+def test_of_an_id_listed_twice_the_row_that_passes_a_filter_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = wires.Wire(monkeypatch)
+    wire.answers = {"a": [wires.instance("i1", wires.webhook("w4"), wires.webhook("w4", enabled=False))]}
+    maps = {"webhooks": {"__filter__": "enabled != False"}}
+    assert [row["enabled"] for row in wire.sync(stream_maps=maps).records("webhooks")] == [True]
+
+
+def test_an_expression_that_fails_ends_the_run_and_says_that_the_rest_was_not_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wire = wires.Wire(monkeypatch)
+    wire.answers = {"a": [wires.instance("i1", wires.webhook("w1"))], "b": [wires.instance("i2")], "c": []}
+    run = wire.sync(stream_maps={"webhooks": {"x": "int(url)"}})
+    assert run.returncode == 1
+    assert "the 2 businesses after that were not tried" in run.stderr
+    assert "0 of 3 businesses read" in run.stderr

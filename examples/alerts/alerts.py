@@ -231,6 +231,7 @@ def print_message(_title: str, lines: str) -> None:
     try:
         print(lines, flush=True)
     except OSError as problem:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the exit would write it again, and fail
         raise AlertError(f"standard output: {problem}") from None
 
 

@@ -135,6 +135,8 @@ def singer_catalog(configured: ConfiguredCatalog, *, include_secrets: bool) -> S
         raise CommandError("a stream stands twice in the catalog: list each once")
     for name, entry in entries.items():
         columns = wanted.get(name) or {}
+        if not isinstance(columns, dict):
+            raise CommandError(f"json_schema.properties of stream {name!r} must be an object")
         for part in entry["metadata"]:
             breadcrumb, metadata = part["breadcrumb"], part["metadata"]
             if not breadcrumb:

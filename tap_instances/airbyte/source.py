@@ -231,7 +231,7 @@ def _settings(path: Path) -> dict[str, Any]:
 def _headers(pairs: Any) -> dict[str, str]:  # noqa: ANN401
     """Return a list of ``{name, value}`` as an object."""
     try:
-        headers = {pair["name"]: pair["value"] for pair in pairs}
+        headers = {pair["name"] + "": pair["value"] for pair in pairs}  # a name is a text
     except (TypeError, KeyError):
         raise CommandError("headers must be a list of {name, value}") from None
     if len(headers) < len(pairs):

@@ -45,7 +45,11 @@ class SDKStream(Stream):
             secrets = set(load_schema(self.name)["properties"]) - set(allowed)
             for column in secrets:
                 (entry.schema.properties or {}).pop(column, None)
-            entry.key_properties = entry.key_properties or entry.metadata.root.table_key_properties or keys
+            given: Any = entry.key_properties or entry.metadata.root.table_key_properties or keys
+            if isinstance(given, str) or not set(given) <= allowed.keys():
+                self.logger.warning("the catalog's keys of %s are not columns of it: they are ignored", self.name)
+                given = keys
+            entry.key_properties = given
         super().apply_catalog(catalog)
         self.primary_keys = self.primary_keys or keys
         given, self.replication_key = self.replication_key or replication_key, replication_key

@@ -37,12 +37,14 @@ class Command(SingerCommand):
 
     @override
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        if sys.stdout is None:  # the tap was started with ">&-"
+            self.logger.error("stdout is closed: what the tap writes goes there")
+            sys.exit(1)
         try:
             try:
                 return super().main(*args, **kwargs)
             finally:
-                if sys.stdout is not None:
-                    sys.stdout.flush()  # of --about: if this fails at exit, Python prints a traceback
+                sys.stdout.flush()  # of --about: if this fails at exit, Python prints a traceback
         except BrokenPipeError:
             drop_stdout()
             sys.exit(CLOSED_PIPE)
@@ -97,7 +99,10 @@ class SDKTap(Tap):
         catalog = deepcopy(self.catalog)
         for entry in catalog.streams:
             entry.metadata.root.selected = True
-        self.mapper.register_raw_streams_from_catalog(catalog)
+        try:
+            self.mapper.register_raw_streams_from_catalog(catalog)
+        except (AttributeError, KeyError, TypeError) as error:  # of other shapes than the SDK expects
+            settings.refuse([f"stream_maps or the catalog have a value of the wrong kind: {error}: correct it"])
 
     @override
     def _handle_termination(self, signum: int, frame: FrameType | None) -> NoReturn:
