@@ -291,6 +291,14 @@ def test_a_plain_http_address_that_is_not_loopback_is_warned_of() -> None:
 # ------------------------------------------------------------------------------------------------ as a process
 
 
+@pytest.mark.parametrize("mode", [(), ("--test",), ("--test=schema",)])
+def test_a_wrong_setting_is_one_line_also_where_warnings_are_shown(mode: tuple[str, ...]) -> None:
+    run = run_cli({"business_id": "b"}, *mode, state={}, catalog={"streams": []}, env={"PYTHONWARNINGS": "once"})
+    assert run.returncode == 1
+    [line] = run.stderr.splitlines()  # Meltano sets this: a file left open would be three lines more
+    assert "api_url is missing" in line
+
+
 def test_each_wrong_setting_is_one_error_line_and_nothing_is_asked(codechat: CodeChat) -> None:
     wrong = {"concurrency": 0, "max_retries": "s3cr3t", "include_secrets": "s3cr3t", "auth_token": ["s3cr3t"]}
     run = run_cli(settings(codechat) | wrong)
