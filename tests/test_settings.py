@@ -480,6 +480,15 @@ def test_settings_in_the_environment_that_are_not_read_are_told(monkeypatch: pyt
     assert "s3cr3t" not in line
 
 
+def test_settings_in_a_dotenv_that_is_not_read_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("TAP_INSTANCES_API_URL=s3cr3t\n", encoding="utf-8")
+    [line] = refusals({})
+    assert line == "api_url is missing: set it (TAP_INSTANCES_… are in .env, which --config=ENV reads)"
+    (tmp_path / ".env").write_bytes(b"TAP_INSTANCES_API_URL=\xff\n")
+    assert refusals({}) == ["api_url is missing: set it"]
+
+
 def test_without_such_variables_the_line_does_not_speak_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAP_INSTANCES_LOGLEVEL", "INFO")
     assert ["--config=ENV" in line for line in refusals({})] == [False]
