@@ -316,7 +316,7 @@ def test_a_name_without_an_address_is_tried_again(waits: list[float], monkeypatc
     run = sync(settings("https://codechat.example.com"))
     assert run.returncode == 1
     assert len(waits) == 2
-    check_one_line(run, ("the host name has no address (3 tries)", UP))
+    check_one_line(run, ("the host name has no address (3 tries): check the host in api_url", "DNS"))
 
 
 @pytest.mark.parametrize("max_retries", [0, 1, 7])
