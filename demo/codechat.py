@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import errno
 import json
 import random
 import shlex
@@ -582,12 +583,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     world = World.seeded(options.seed, businesses=options.businesses, instances=options.instances)
     for _ in range(options.steps):
         world.step()
-    server = CodeChat(
-        world,
-        port=options.port,
-        step_between_calls=options.step_between_calls,
-        gateway=GATEWAY if options.gateway else None,
-    )
+    try:
+        server = CodeChat(
+            world,
+            port=options.port,
+            step_between_calls=options.step_between_calls,
+            gateway=GATEWAY if options.gateway else None,
+        )
+    except OSError as problem:
+        taken = problem.errno == errno.EADDRINUSE
+        why = "is taken" if taken else f"cannot be used ({problem.strerror})"
+        print(f"port {options.port} {why}: give another --port", file=sys.stderr)
+        return 1
     with server:
         print(ways(world, server.url, gateway=options.gateway), flush=True)
         if options.port_file:

@@ -23,6 +23,7 @@ MAX_RETRY_AFTER: Final = 300.0  # seconds; a longer wait is the scheduler's busi
 MAX_MESSAGE: Final = 500  # characters of the API's own message in an error
 CHECK_URL: Final = "check api_url: it must be CodeChat's base URL, without /api/v2"
 REACH: Final = "see that the server is up and that this machine can reach it"
+CHECK_HOST: Final = "check the host in api_url, and this machine's DNS"
 MAYBE_HTTPS: Final = "if this port has TLS, change http to https in api_url"
 MAYBE_HTTP: Final = "if this port has no TLS, change https to http in api_url"
 # Network exceptions -> what they mean; the first that fits. Without words: the operating system's.
@@ -100,7 +101,8 @@ def network_failure(error: Exception, timeout: int, api_url: str, *, responded: 
         system = [c for c in chain if isinstance(c, OSError) and not isinstance(c, requests.RequestException)]
         reasons = [cause.strerror or str(cause) for cause in system]
         reason = f"the connection failed ({one_line(reasons[-1]) if reasons else type(chain[-1]).__name__})"
-    advice = REACH
+    unknown = any(isinstance(cause, urllib3.exceptions.NameResolutionError) for cause in chain)
+    advice = CHECK_HOST if unknown else REACH
     if _is_at_proxy(chain):
         reason, advice = f"{reason}, at the proxy", "check HTTP_PROXY and HTTPS_PROXY, or name the server in NO_PROXY"
     elif not responded and any(map(_may_be_wrong_scheme, chain)):

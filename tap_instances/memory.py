@@ -119,8 +119,11 @@ def read_bookmarks(
     """
     try:
         bookmarks = _bookmarks(state if isinstance(state, bytes) else msgspec.json.encode(state))
-    except (ValueError, LookupError, TypeError, RecursionError, msgspec.DecodeError):
-        logger.warning("the state is not understood (it has no bookmarks): everything is synced again")
+    except (ValueError, LookupError, TypeError, RecursionError, msgspec.DecodeError) as error:
+        what = "the state is not understood (it has no bookmarks)"
+        if isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError):
+            what = "the state is not understood (it is not JSON)"
+        logger.warning("%s: everything is synced again", what)
         return {}
     result: dict[str, Any] = {}
     for stream, bookmark in bookmarks.items():

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 import fsspec  # type: ignore[import-untyped]
-from dotenv import load_dotenv
+from dotenv import dotenv_values, load_dotenv
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.typing import DEFAULT_JSONSCHEMA_VALIDATOR, extend_validator_with_defaults
 
@@ -321,9 +321,18 @@ def _missing(where: str, given: Mapping[str, Any], others: str = "") -> str:
     if unknown := _misspelled(given).get(name):
         return f"{where} is missing, but {unknown!r} is set: did you mean {name!r}?"
     ignored = [f"{PREFIX}{key.upper()}" for key in SETTINGS["properties"] if key not in given]
-    in_environment = where == name and any(os.environ.get(variable, "").strip() for variable in ignored)
-    hint = f" ({PREFIX}… are in the environment, which --config=ENV reads)" if in_environment else ""
+    places = {"the environment": os.environ, ".env": _dotenv()} if where == name else {}
+    found = [place for place, values in places.items() if any((values.get(key) or "").strip() for key in ignored)]
+    hint = f" ({PREFIX}… are in {found[0]}, which --config=ENV reads)" if found else ""
     return f"{where} is missing: set it{others}{hint}"
+
+
+def _dotenv() -> Mapping[str, str | None]:
+    """Return the variables in ``.env`` in the working folder, as far as it can be read."""
+    try:
+        return dotenv_values(".env", encoding="utf-8-sig")
+    except (OSError, ValueError):
+        return {}
 
 
 def _check_ways(config: Mapping[str, Any]) -> Iterator[str]:

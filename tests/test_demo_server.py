@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from demo.codechat import ADMIN_TOKEN, FLAGS, GATEWAY, Answer, Business, CodeChat, Request, World
+from demo.codechat import ADMIN_TOKEN, FLAGS, GATEWAY, Answer, Business, CodeChat, Request, World, main
 from demo.project import ROOT
 from tests.kit.support import TOKEN
 
@@ -215,6 +215,13 @@ def test_the_command_says_how_to_read_it_and_ends_by_its_id(tmp_path: Path) -> N
         "export TAP_INSTANCES_API_URL",
         "export TAP_INSTANCES_BUSINESSES",
     ]
+
+
+def test_a_port_that_is_taken_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with CodeChat(World.seeded(3, businesses=1)) as server:
+        assert main(["--port", str(server.port)]) == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"port {server.port} is taken: give another --port\n")
 
 
 def test_the_list_of_businesses_needs_the_admin_token() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tap_instances.memory import read_bookmarks
 from tests.kit.support import discover, run_cli, select
 from tests.kit.wire import Wire, ids, instance, webhook
 
@@ -469,6 +470,14 @@ def test_state_of_another_shape_is_a_warning_and_a_full_sync(wire: Wire, state: 
     assert "synced again" in run.stderr
     assert run.returncode == 0
     assert [ids(run, stream) for stream in STREAMS[1:]] == [ids(full, stream) for stream in STREAMS[1:]]
+
+
+@pytest.mark.parametrize(("text", "why"), [('{"bookmarks": {"webho', "it is not JSON"), ("[]", "it has no bookmarks")])
+def test_a_state_file_that_was_cut_off_is_told_from_one_of_another_shape(
+    caplog: pytest.LogCaptureFixture, text: str, why: str
+) -> None:
+    assert read_bookmarks(text.encode(), {}, []) == {}
+    assert [f"the state is not understood ({why}): everything" in line for line in caplog.messages] == [True]
 
 
 NO_PARTITIONS: list[Any] = [None, 5, "text", [], {"partitions": None}, {"partitions": {}}, {"partitions": "text"}]

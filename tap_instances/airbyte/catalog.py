@@ -13,7 +13,7 @@ from tap_instances.tap import TapInstances
 
 Schema = dict[str, Any]
 
-PAGE_FOR_USERS: Final = "https://docs.airbyte.com/integrations/sources/codechat-instances"
+PAGE_FOR_USERS: Final = "https://github.com/OWNER/tap-instances/blob/main/airbyte/README.md"
 # A path on Airbyte's worker is of no use in a form; deletions are the business of Airbyte's sync modes.
 LEFT_OUT: Final = frozenset({"businesses_file", "emit_activate_version_messages"})
 # What only users of the tap have.

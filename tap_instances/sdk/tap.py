@@ -59,6 +59,14 @@ class Command(SingerCommand):
         sys.exit(1)
 
     @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except BaseException:  # --test and --discover run, and end, while click parses the command line
+            ctx.close()  # of the files --catalog and --state: click does it only after the parsing
+            raise
+
+    @override
     def invoke(self, ctx: click.Context) -> Any:
         # The SDK's sets a hook that logs tracebacks, and logs a second line for wrong settings.
         logging.captureWarnings(capture=True)

@@ -281,8 +281,8 @@ def test_the_entry_point_starts_from_the_files_that_the_image_copies(tmp_path: P
 
 
 @pytest.mark.usefixtures("_installed")
-def test_the_block_that_a_stranger_copies_loads_the_demo_into_duckdb(tmp_path: Path) -> None:
-    [block] = [block.text for block in blocks("sh") if block.page == "airbyte/README.md" and "get_source" in block.text]
+def test_the_blocks_that_a_stranger_copies_load_the_demo_into_duckdb(tmp_path: Path) -> None:
+    start, read, end, *_ = [block.text for block in blocks("sh") if block.page == "airbyte/README.md"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -291,7 +291,9 @@ def test_the_block_that_a_stranger_copies_loads_the_demo_into_duckdb(tmp_path: P
         (INTEGRATION_TESTS / "config.json").read_text(encoding="utf-8").replace(str(PORT), str(port)), "utf-8"
     )
     # The two environments are there already; the rest is as it is, but for the port and where the file goes.
-    script = "".join(line for line in block.splitlines(keepends=True) if "python3 -m venv" not in line)
+    script = "".join(line for line in start.splitlines(keepends=True) if "python3 -m venv" not in line)
+    script += read + read
+    assert end.startswith("kill $server\n")
     for shown, here in {
         ".venv-source/bin": str(EXECUTABLE.parent),
         ".venv-pyairbyte/bin": str(BIN),
@@ -303,7 +305,7 @@ def test_the_block_that_a_stranger_copies_loads_the_demo_into_duckdb(tmp_path: P
         script = script.replace(shown, here)
     done = subprocess.run(
         ["bash", "-e"],  # noqa: S607
-        input="trap 'kill $server' EXIT\n" + script.replace("kill $server\n", ""),
+        input="trap 'kill $server' EXIT\n" + script,
         cwd=ROOT,
         env=os.environ | {"AIRBYTE_LOGGING_ROOT": str(tmp_path)},
         capture_output=True,
