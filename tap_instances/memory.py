@@ -265,7 +265,7 @@ class RowMemory:
         self._compared = False
         self._gone: dict[tuple[str, str], None] = {}
         self._kept: set[tuple[str, str]] = set()  # remembered, though not listed or not emitted
-        self._emitted: dict[str, set[str]] = {}  # row -> the instances that list it
+        self._arrived: dict[str, set[str]] = {}  # row that is new to an instance -> the instances that list it
 
     def is_unchanged(self, instance_id: str, digest: str) -> bool:
         """Return whether no row of the instance needs to be read; ``digest`` is its ``Webhook``'s."""
@@ -329,9 +329,10 @@ class RowMemory:
                 self.uncertain = True
             else:
                 self._gone[instance_id, key] = None
-        if self._memories:  # else nothing is remembered that an emitted row may have moved from
+        if self._memories:  # else nothing is remembered that a row may have moved from
             for row in emitted:
-                self._emitted.setdefault(row.key, set()).add(instance_id)
+                if not known.get(row.key):  # else no other instance has it
+                    self._arrived.setdefault(row.key, set()).add(instance_id)
         if twice or kept or hidden or unknown is None:
             digest = ""
             now.update(kept)
@@ -394,15 +395,15 @@ class RowMemory:
         return away
 
     def _forget_elsewhere(self) -> None:
-        """Forget each emitted row under every instance that does not list it: it has moved."""
-        if not self._emitted:
+        """Forget each row that is new to an instance under every other one that does not list it: it has moved."""
+        if not self._arrived:
             return
         if self._owners is None:
             self._owners = {}
             for instance_id, memory in self._memories.items():
                 for key in memory.rows:
                     self._owners[key] = (*self._owners.get(key, ()), instance_id)
-        for key, listing in self._emitted.items():
+        for key, listing in self._arrived.items():
             for instance_id in set(self._owners.get(key, ())) - listing:
                 seen = self._seen.get(instance_id)
                 if seen and key in seen.rows and (instance_id, key) not in self._kept:

@@ -200,7 +200,7 @@ class Reader:
 
     def _parse(self, raw: bytes, is_unchanged: Callable[[str, str], bool]) -> tuple[Any, str, bool]:
         """Parse an item; repair it first where it holds what msgspec, or a target, cannot read."""
-        if b"\\u0000" not in raw:
+        if b"\\" not in raw or b"\\u0000" not in raw:  # the first of the two is much quicker
             try:
                 return self._parse_valid(raw, is_unchanged)
             except UnicodeDecodeError:

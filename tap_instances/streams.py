@@ -163,7 +163,6 @@ class ConnectionChangesStream(HistoryStream):
     def rows(self, source: Source, partition: Any, instances: Collection[str], webhooks: int) -> list[bytes]:
         before = dict.fromkeys(partition.seen) if partition else {}
         since = (partition and partition.replication_key_value) or source.observed_at
-        since = min(since, source.observed_at)  # clocks may be set back
         changes = [(instance_id, "connected") for instance_id in instances if instance_id not in before]
         changes += [(instance_id, "disconnected") for instance_id in before if instance_id not in instances]
         row = row_type(self.name, include_secrets=False)
