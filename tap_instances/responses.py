@@ -149,11 +149,9 @@ def _check(response: requests.Response, body: bytearray, observed_at: datetime, 
         raise TryError(reason, SAY_HTTPS, message)
     action = advice.get(status, CHECK_URL)
     if _is_page(body):
+        action = f"{action if status in {401, 403, 407} else CHECK_URL} (a web page answered)"
         if status in {401, 403}:
-            action = "a gateway or proxy may have refused the request, not CodeChat: it may want headers"
-        elif status != HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-            action = CHECK_URL
-        action += " (a web page answered)"
+            action += ": a gateway or proxy may have refused the request, not CodeChat"
     raise TryError(reason, action, message)
 
 

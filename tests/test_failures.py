@@ -127,8 +127,8 @@ MESSAGES: Final[tuple[tuple[str, object, str], ...]] = (
 # What to do about a status, when the API answers, and when a web page does.
 STATUSES: Final = (
     (400, "400 Bad Request: check its business_id", URL),
-    (401, "401 Unauthorized: check auth_token", "401 Unauthorized: a gateway or proxy may have refused the request"),
-    (403, "may want headers", "403 Forbidden: a gateway or proxy may have refused the request"),
+    (401, "401 Unauthorized: check auth_token", "check auth_token"),
+    (403, "may want headers", "a gateway or proxy may have refused the request"),
     (404, "404 Not Found: check api_url (the server's base URL, without /api/v2) and business_id", URL),
     (407, "407 Proxy Authentication Required: put the proxy's user", "put the proxy's user"),
     (410, "410 Gone: check api_url", URL),

@@ -218,7 +218,7 @@ NEXT: Final[dict[str, Any]] = {"Link": f'<{LIST_PATH}?page=2>; rel="next"'}
 FAILED: Final[dict[str, tuple[Act, tuple[str, ...], int]]] = {
     # what the server answers; words, and requests with one retry
     "401": (answer(401, {"message": "no"}), ("401 Unauthorized: check admin_token", "The API says: no"), 1),
-    "403": (answer(403, b"<html>"), ("403 Forbidden: a gateway or proxy may have refused", "headers"), 1),
+    "403": (answer(403, b"<html>"), ("403 Forbidden: check admin_token", "headers", "a gateway or proxy may"), 1),
     "404": (answer(404, {}), ("404 Not Found: this server has no such list: use businesses",), 1),
     "object": (answer(200, {"data": [item("b-1")]}), ("the response is an object, not an array of businesses",), 1),
     "error": (answer(200, {"statusCode": 401, "messages": ["no"]}), ("is an object", "The API says: no"), 1),
@@ -283,8 +283,9 @@ def test_a_gateway_that_refuses_is_spoken_of() -> None:
         run = sync(world.settings(server.url))
     assert run.returncode == 1
     line, *_ = run.lines("ERROR")
-    assert "403 Forbidden: a gateway or proxy may have refused the request, not CodeChat: it may want headers" in line
-    assert "auth_token" not in line
+    assert "403 Forbidden: check auth_token" in line
+    assert "a gateway in front of the server may want headers" in line
+    assert "a gateway or proxy may have refused the request, not CodeChat" in line
 
 
 # ------------------------------------------------------------------------------------------------------- secrets
