@@ -151,11 +151,14 @@ def _partitions(
     except msgspec.DecodeError:
         logger.warning("the state of %s is not understood: it is synced in full", stream)
         return
-    ids = [_business_id(entry) for entry in entries]
+    partitions = [_partition(entry, kind) for entry in entries]
+    ids = [
+        partition.context.business_id if partition else _business_id(entry)
+        for entry, partition in zip(entries, partitions, strict=True)
+    ]
     count = Counter(ids)
-    for entry, business_id in zip(entries, ids, strict=True):
-        partition = _partition(bytes(entry), kind) if business_id is not None and count[business_id] == 1 else None
-        if partition:
+    for entry, partition, business_id in zip(entries, partitions, ids, strict=True):
+        if partition and count[business_id] == 1:
             yield partition
         elif business_id is not None and business_id not in businesses:
             yield Raw(bytes(entry))
@@ -164,7 +167,7 @@ def _partitions(
                            stream, business_id)  # fmt: skip
 
 
-def _partition(entry: bytes, kind: type[Partition]) -> Partition | None:
+def _partition(entry: Raw, kind: type[Partition]) -> Partition | None:
     """Return the partition that this version of the tap wrote, or version 1; ``None`` for anything else."""
     try:
         return msgspec.json.decode(entry, type=kind)

@@ -52,14 +52,6 @@ class Source(NamedTuple):
     observed_at: datetime
 
 
-class _Head(msgspec.Struct):
-    """What tells whether an item of ``Instances`` needs to be read whole."""
-
-    instanceId: Any = None  # noqa: N815 (the API's name)
-    Webhook: Raw = Raw()
-
-
-_head: Final = msgspec.json.Decoder(_Head).decode
 _split: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -213,12 +205,12 @@ class Reader:
         """Return an item, the digest of its ``Webhook`` (if that may hold webhooks), and whether it is read."""
         if raw[:1] != b"{":
             return decode(raw), "", True
-        head = _head(raw)
-        first = bytes(head.Webhook)[:1]
-        digest = xxh3_64_hexdigest(head.Webhook, seed=self.shape) if first and first in b"[{n" else ""
-        if digest and isinstance(head.instanceId, str) and is_unchanged(head.instanceId, digest):
-            members = _split(raw)
-            del members["Webhook"]
+        members = _split(raw)
+        webhook = members.pop("Webhook", Raw())
+        first = bytes(webhook)[:1]
+        digest = xxh3_64_hexdigest(webhook, seed=self.shape) if first and first in b"[{n" else ""
+        instance_id = decode(members["instanceId"]) if digest and "instanceId" in members else None
+        if isinstance(instance_id, str) and is_unchanged(instance_id, digest):
             return {key: decode(value) for key, value in members.items()}, digest, False
         return decode(raw), digest, True
 
