@@ -1,4 +1,4 @@
-"""Two answers from the dbt models, for the end of the demo.
+"""Three answers from the dbt models, for the end of the demo.
 
 dbt has an environment of its own, which `make dbt` makes, with a newer DuckDB than the loader's: they take turns with
 the file.
@@ -36,6 +36,17 @@ ANSWERS = (
         where s.disconnected_at > b.observed_at - interval '1 hour'
           and s.ended_by <> 'moved'
         order by 4, 1, 2
+        """,
+    ),
+    (
+        "What is each number's uptime?",
+        """
+        select i.name as instance, i.whatsapp_remote_jid, u.day,
+               round(100 * u.share, 1) as percent, round(u.seconds_observed, 0) as seconds_watched
+        from codechat__daily_uptime u
+        join stg_codechat__instances i on i.instance_id = u.instance_id
+        order by u.share, 1, 2
+        limit 6
         """,
     ),
     (
