@@ -754,3 +754,18 @@ def test_the_icon_is_a_square() -> None:
     icon = ET.parse(AIRBYTE / METADATA["icon"]).getroot()  # noqa: S314 - our own file
     assert icon.tag == "{http://www.w3.org/2000/svg}svg"
     assert icon.attrib["width"] == icon.attrib["height"]
+
+
+def test_columns_that_are_not_an_object_are_named(config: dict[str, Any]) -> None:
+    streams = deepcopy(discovered(config))
+    streams["webhooks"]["json_schema"] = {"properties": 5}
+    output = airbyte("read", config=config, catalog=configured(streams, "webhooks"))
+    [error] = output.errors
+    assert "json_schema.properties of stream 'webhooks' must be an object" in str(error)
+    assert output.returncode == 1
+
+
+@pytest.mark.parametrize("name", [5, None])
+def test_a_header_whose_name_is_not_a_text_is_one_line(config: dict[str, Any], name: object) -> None:
+    output = airbyte("check", config=config | {"headers": [{"name": name, "value": "v"}]})
+    assert "headers must be a list of {name, value}" in output.stdout

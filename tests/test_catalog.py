@@ -182,3 +182,15 @@ def test_a_key_that_is_deselected_leaves_nevertheless(codechat: CodeChat) -> Non
         assert run.records(stream)
         assert all(set(KEYS[stream]) <= set(record) for record in run.records(stream))
     assert set(run.records("instances")[0]) == {"instance_id"}
+
+
+@pytest.mark.parametrize("keys", ["webhook_id", ["nope"], ["webhook_id", "nope"]])
+def test_keys_of_a_catalog_that_are_not_columns_are_ignored_with_a_warning(codechat: CodeChat, keys: Any) -> None:  # noqa: ANN401
+    catalog = discover()
+    for entry in catalog["streams"]:
+        if entry["tap_stream_id"] == "webhooks":
+            entry["key_properties"] = keys
+    run = sync(settings(codechat), catalog=catalog)
+    [schema] = run.of("SCHEMA", "webhooks")
+    assert (run.returncode, schema["key_properties"]) == (0, ["webhook_id"])
+    assert "the catalog's keys of webhooks are not columns of it" in run.stderr

@@ -12,8 +12,9 @@ import pytest
 
 from demo.codechat import Answer, Business, CodeChat, Request, World
 from tap_instances.settings import SETTINGS
+from tap_instances.tap import TapInstances
 from tests.kit.checked import BUSINESS, checked, command, settings
-from tests.kit.support import TOKEN, Run, discover, run_cli
+from tests.kit.support import TOKEN, Run, discover, logged, run_cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -249,3 +250,13 @@ def test_an_empty_variable_is_as_if_unset(codechat: CodeChat, variable: str) -> 
     run = checked(run_cli(settings(codechat), env={variable: ""}))
     assert run.returncode == 0
     assert run.lines("INFO")
+
+
+@pytest.mark.parametrize("arguments", [["--discover"], ["--about"], ["--version"]])
+def test_a_closed_stdout_is_one_line(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    with logged("%(levelname)s %(message)s") as log, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", None)
+        with pytest.raises(SystemExit) as end:
+            TapInstances.get_singer_command().main(arguments)
+    assert end.value.code == 1
+    assert "stdout is closed" in log.getvalue()

@@ -676,3 +676,13 @@ def test_an_empty_state_grows_what_it_needs() -> None:
     [partition] = as_json(bookmarks)["observations"]["partitions"]
     assert partition["context"] == {"business_id": "b"}
     assert partition["replication_key"] == "observed_at"
+
+
+def test_an_instance_listed_twice_of_which_one_is_as_remembered_comes_whole_at_the_next_run() -> None:
+    first = run(None, {"i": {"w": "1"}})
+    memory = open_memory(first.state)
+    memory.begin()
+    memory.compare("i", "other", rows_of({"w": "2"}), ["2"])
+    memory.keep("i")
+    memory.commit("b", START, None)
+    assert as_json(list(memory.partitions))[0]["seen"] == {"i": {"rows": {"w": ""}}}

@@ -107,10 +107,7 @@ class SDKTap(Tap):
         catalog = deepcopy(self.catalog)
         for entry in catalog.streams:
             entry.metadata.root.selected = True
-        try:
-            self.mapper.register_raw_streams_from_catalog(catalog)
-        except (AttributeError, KeyError, TypeError) as error:  # of other shapes than the SDK expects
-            settings.refuse([f"stream_maps or the catalog have a value of the wrong kind: {error}: correct it"])
+        self.mapper.register_raw_streams_from_catalog(catalog)
 
     @override
     def _handle_termination(self, signum: int, frame: FrameType | None) -> NoReturn:
