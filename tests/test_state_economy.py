@@ -6,6 +6,7 @@ Costs are counted, in calls, lines and bytes: a count is the same on a busy mach
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import uuid
 from types import SimpleNamespace
@@ -63,6 +64,7 @@ def work(wire: Wire, state: dict[str, Any] | None) -> tuple[int, Run]:
         return lines if frame.f_globals.get("__name__", "").startswith("tap_instances.") else None
 
     before = sys.getprofile(), sys.gettrace()
+    logging.disable()  # what a line costs depends on the tests before: their secrets are looked for in it
     sys.setprofile(calls)
     sys.settrace(trace)
     try:
@@ -70,6 +72,7 @@ def work(wire: Wire, state: dict[str, Any] | None) -> tuple[int, Run]:
     finally:
         sys.settrace(before[1])
         sys.setprofile(before[0])
+        logging.disable(logging.NOTSET)
     return done, run
 
 
