@@ -1,6 +1,6 @@
 """tap-instances: a Singer tap for CodeChat, a WhatsApp gateway.
 
-A value's way, in one direction: ``client`` and ``responses`` (one request per business, one whole snapshot) -> ``run``
-(page by page) -> ``typed`` or ``records`` (an API object becomes a row) -> ``streams`` and ``changes`` (is it new?)
--> ``sdk`` -> stdout. ``tap`` and ``settings`` say how it is started, ``state`` what the next run is told.
+The way of the data, in one direction: ``client`` and ``responses`` (one request per business, one whole snapshot) ->
+``run`` (page by page) -> ``records`` (an API object becomes a row) -> ``streams``, ``memory`` (is it new?) -> ``sdk``
+-> stdout. ``tap`` and ``settings`` say how a run is started; ``memory`` is also what the next run is told.
 """

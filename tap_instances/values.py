@@ -176,8 +176,3 @@ _TIME: Final = re.compile(
     re.ASCII,
 )
 CONVERTERS: Final = {"text": to_text, "flag": to_flag, "time": to_time}
-
-
-def time_text(time: datetime) -> str:
-    """Write a time in UTC as :func:`encode` does: RFC 3339 with ``Z``."""
-    return time.isoformat().replace("+00:00", "Z")
