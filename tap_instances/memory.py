@@ -19,6 +19,7 @@ from urllib.parse import unquote
 
 import msgspec
 from msgspec import Raw, Struct
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -74,6 +75,10 @@ class Partition(Struct, kw_only=True):
         """
         return msgspec.convert({**old, "version": VERSION}, cls)
 
+    @staticmethod
+    def remember_once(partitions: Sequence[Any]) -> None:
+        """Let each instance be remembered in one partition."""
+
 
 class ListPartition(Partition, kw_only=True):
     """Which instances a business listed."""
@@ -101,6 +106,17 @@ class RowPartition(Partition, kw_only=True):
             pairs = [entry.split("=", 1) for entry in memory.split(" ") if entry]
             seen[instance_id] = {"rows": {unquote(row_id): digest for digest, row_id in pairs}}
         return super().upgrade({**old, "seen": seen})
+
+    @staticmethod
+    @override
+    def remember_once(partitions: Sequence[Any]) -> None:
+        # Version 1 could remember an instance in two.
+        homes: dict[str, dict[str, Memory]] = {}
+        for memories in [memories for partition in partitions for memories in (partition.seen, partition.away)]:
+            for instance_id in homes.keys() & memories.keys():
+                former = homes[instance_id].pop(instance_id)
+                memories[instance_id].rows.update(dict.fromkeys(former.rows, ""))
+            homes.update(dict.fromkeys(memories, memories))
 
 
 # ----------------------------------------------------------------------------------------------------- reading STATE
@@ -152,6 +168,7 @@ def _partitions(
         logger.warning("the state of %s is not understood: it is synced in full", stream)
         return
     partitions = [_partition(entry, kind) for entry in entries]
+    kind.remember_once([partition for partition in partitions if partition])
     ids = [
         partition.context.business_id if partition else _business_id(entry)
         for entry, partition in zip(entries, partitions, strict=True)
@@ -230,7 +247,7 @@ class RowMemory:
     """What one stream remembers of the instances of all businesses, and what it sees of one business at a time.
 
     For each business: :meth:`begin`; then for each listed instance :meth:`keep`, :meth:`compare` or :meth:`hide`; then
-    :meth:`gone`; and :meth:`commit`, if the business was read whole.
+    :meth:`gone`; and :meth:`commit`, if the business was read whole. An instance is kept once in a run at most.
     """
 
     def __init__(self, partitions: Partitions, *, whole: bool, versioned: bool) -> None:
@@ -244,25 +261,34 @@ class RowMemory:
         self._committed: set[str] = set()
         self._unsent: list[tuple[Memory, str]] = []  # rows that are remembered, and not part of this run's version
         self._owners: dict[str, tuple[str, ...]] | None = None  # row -> instances that remember it; made when needed
-        self._memories: dict[str, Memory] = {}  # of each instance, whichever business listed it last,
-        self._homes: dict[str, RowPartition] = {}  # and where that stands
-        for partition in partitions:
-            for instance_id, memory in [*partition.seen.items(), *partition.away.items()]:
-                if former := self._memories.get(instance_id):  # version 1 could remember an instance in two businesses
-                    self._leave_home(instance_id)
-                    memory.rows.update(dict.fromkeys(former.rows, ""))
-                self._memories[instance_id], self._homes[instance_id] = memory, partition
+        self._homes: dict[str, RowPartition] | None = None  # instance -> what remembers it; made when needed
+        self._remembers_some = any(self._places())
 
-    def _leave_home(self, instance_id: str) -> None:
-        """Let the partition that remembers an instance forget it: another one will remember it."""
-        home = self._homes[instance_id]
-        home.seen.pop(instance_id, None)
-        home.away.pop(instance_id, None)
+    def _places(self) -> list[dict[str, Memory]]:
+        """Return where instances are remembered; each is once in one of them."""
+        return [memories for partition in self.partitions for memories in (partition.seen, partition.away)]
+
+    def _home(self, instance_id: str) -> RowPartition | None:
+        """Return the partition that remembers an instance."""
+        former = self._former
+        if former and (instance_id in former.seen or instance_id in former.away):
+            return former
+        if self._homes is None:
+            self._homes = {}
+            for partition in self.partitions:
+                self._homes.update(dict.fromkeys([*partition.seen, *partition.away], partition))
+        return self._homes.get(instance_id)
+
+    def _memory(self, instance_id: str) -> Memory | None:
+        """Return what is remembered of an instance, whichever business listed it last."""
+        home = self._home(instance_id)
+        return (home.seen.get(instance_id) or home.away.get(instance_id)) if home else None
 
     # ------------------------------------------------------------------------------------------------- one business
 
-    def begin(self) -> None:
+    def begin(self, business_id: str) -> None:
         """Get ready for a business's list."""
+        self._former: RowPartition | None = self.partitions.get(business_id)
         self._seen: dict[str, Memory] = {}
         self._hidden: dict[str, Memory] = {}
         self._compared = False
@@ -270,30 +296,20 @@ class RowMemory:
         self._kept: set[tuple[str, str]] = set()  # remembered, though not listed or not emitted
         self._arrived: dict[str, set[str]] = {}  # row that is new to an instance -> the instances that list it
 
-    def is_unchanged(self, instance_id: str, digest: str) -> bool:
-        """Return whether no row of the instance needs to be read; ``digest`` is its ``Webhook``'s."""
-        memory = self._memories.get(instance_id)
-        return memory is not None and memory.digest == digest != "" and not self.whole
+    def known(self) -> dict[str, Memory]:
+        """Return those instances of which no row needs to be read while the digest of ``Webhook`` is the same."""
+        if self.whole:
+            return {}
+        return {key: memory for memories in self._places() for key, memory in memories.items() if memory.digest}
 
-    def count(self, instance_id: str) -> int:
-        """Return how many rows are remembered of an instance."""
-        memory = self._memories.get(instance_id)
-        return len(memory.rows) if memory else 0
-
-    def keep(self, instance_id: str) -> None:
+    def keep(self, instance_id: str, memory: Memory) -> None:
         """Remember an instance as before."""
-        memory = self._memories.get(instance_id)
-        if memory is None:
-            return
         self.unchanged += len(memory.rows)
-        listed_before = self._seen.get(instance_id)
-        if listed_before and listed_before is not memory:  # it is listed twice, and differs
-            memory = Memory(dict.fromkeys([*listed_before.rows, *memory.rows], ""))
         self._seen[instance_id] = memory
 
     def hide(self, instance_id: str) -> None:
         """Remember the ids of an instance that a stream map filters out: its rows come whole when it passes again."""
-        if memory := self._memories.get(instance_id):
+        if memory := self._memory(instance_id):
             self._hidden[instance_id] = Memory(dict.fromkeys(memory.rows, ""))
 
     def compare(  # noqa: PLR0913
@@ -311,7 +327,7 @@ class RowMemory:
         ``unknown`` are ids of rows that exist and could not be read (``None``: any may exist), ``hidden`` those that a
         stream map filters out.
         """
-        memory = self._memories.get(instance_id)
+        memory = self._memory(instance_id)
         known = memory.rows if memory else {}
         shown = [row for row in rows if row.key not in hidden] if hidden else rows
         now = {row.key: value for row, value in zip(rows, digests, strict=True) if row.key not in hidden}
@@ -332,7 +348,7 @@ class RowMemory:
                 self.uncertain = True
             else:
                 self._gone[instance_id, key] = None
-        if self._memories:  # else nothing is remembered that a row may have moved from
+        if self._remembers_some:  # else nothing is remembered that a row may have moved from
             for row in emitted:
                 if not known.get(row.key):  # else no other instance has it
                     self._arrived.setdefault(row.key, set()).add(instance_id)
@@ -367,55 +383,56 @@ class RowMemory:
         self._forget_elsewhere()
         self._mark_doubles()
         self._unsent += [(self._seen[instance_id], key) for instance_id, key in self._kept]
-        former = self.partitions.get(business_id)
-        away = self._hidden | (self._still_away(former, observed_at) if former else {})
-        for instance_id in (*self._seen, *self._hidden):
-            if self._homes.get(instance_id, former) is not former:
-                self._leave_home(instance_id)  # it was moved from another business
+        former, now = self._former, self._seen | self._hidden
+        seen_before, away_before = (former.seen, former.away) if former else ({}, {})
+        for instance_id in now.keys() - seen_before.keys() - away_before.keys():
+            if home := self._home(instance_id):  # it was moved from another business
+                home.seen.pop(instance_id, None)
+                home.away.pop(instance_id, None)
+        away = self._hidden
+        for memory in away.values():
+            memory.last_listed = observed_at
+        for memories, at in ((away_before, None), (seen_before, former and former.observed_at)):
+            for instance_id in sorted(memories.keys() - now.keys()):
+                memory = memories[instance_id]
+                memory.last_listed = min(memory.last_listed or at or observed_at, observed_at)
+                if observed_at - memory.last_listed <= KEPT:
+                    away[instance_id] = memory
+                elif self._homes:
+                    self._homes.pop(instance_id, None)
         for memory in self._seen.values():
             memory.last_listed = None
-        for memory in self._hidden.values():
-            memory.last_listed = observed_at
         values = {"replication_key_value": latest, "observed_at": observed_at, "seen": self._seen, "away": away}
         partition = self.partitions.put(business_id, **values)
-        for memories in (self._seen, away):
-            self._memories.update(memories)
-            self._homes.update(dict.fromkeys(memories, partition))
+        if self._homes is not None:
+            self._homes.update(dict.fromkeys([*self._seen, *away], partition))
+        self._remembers_some = True
         self._committed.add(business_id)
-
-    def _still_away(self, former: RowPartition, now: datetime) -> dict[str, Memory]:
-        """Return what is remembered of a business's instances that are not listed now; forget the oldest."""
-        away = {}
-        for memories, at in ((former.away, None), (former.seen, former.observed_at)):
-            for instance_id, memory in memories.items():
-                if instance_id in self._seen or instance_id in self._hidden:
-                    continue
-                memory.last_listed = min(memory.last_listed or at or now, now)
-                if now - memory.last_listed <= KEPT:
-                    away[instance_id] = memory
-                else:
-                    del self._memories[instance_id], self._homes[instance_id]
-        return away
 
     def _forget_elsewhere(self) -> None:
         """Forget each row that is new to an instance under every other one that does not list it: it has moved."""
         if not self._arrived:
             return
         if self._owners is None:
-            self._owners = {}
-            for instance_id, memory in self._memories.items():
-                for key in memory.rows:
-                    self._owners[key] = (*self._owners.get(key, ()), instance_id)
+            self._owners = self._find_owners()
         for key, listing in self._arrived.items():
             for instance_id in set(self._owners.get(key, ())) - listing:
                 seen = self._seen.get(instance_id)
                 if seen and key in seen.rows and (instance_id, key) not in self._kept:
                     listing.add(instance_id)  # it lists the row too
                     continue
-                for other in (seen, self._hidden.get(instance_id), self._memories.get(instance_id)):
+                for other in (seen, self._hidden.get(instance_id), self._memory(instance_id)):
                     if other and other.rows.pop(key, None) is not None:
                         other.digest = ""
             self._owners[key] = tuple(listing)
+
+    def _find_owners(self) -> dict[str, tuple[str, ...]]:
+        owners: dict[str, tuple[str, ...]] = {}
+        for memories in self._places():
+            for instance_id, memory in memories.items():
+                for key in memory.rows:
+                    owners[key] = (*owners.get(key, ()), instance_id)
+        return owners
 
     def _mark_doubles(self) -> None:
         """Let rows that several instances list be emitted at every run: which is right cannot be known."""

@@ -1,7 +1,8 @@
 """An API object becomes a row: JSON in, finished rows (JSON bytes) out.
 
-Every object is read alike. A struct that is made from ``schemas/`` converts its known keys in one step; where that
-refuses, each value is converted by itself (:data:`tap_instances.values.CONVERTERS`). What no column holds goes to
+An item of ``Instances`` is parsed into structs that are made from ``schemas/``. What they refuse (a value of another
+type, a key that no schema knows) is parsed into dicts instead, and each value is converted by itself
+(:data:`tap_instances.values.CONVERTERS`). Either way the same code reads the objects. What no column holds goes to
 ``additional_properties`` or is withheld as a secret, and :class:`Findings` takes note of it.
 """
 
@@ -9,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import msgspec
-from msgspec import Raw, convert
+from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import astuple
 from xxhash import xxh3_64_hexdigest
 
@@ -23,6 +25,7 @@ from tap_instances.values import (
     MISFIT,
     UTC,
     decode,
+    decoder,
     deep_recursion,
     encode,
     json_type,
@@ -31,13 +34,16 @@ from tap_instances.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Collection, Sequence
+
+    from tap_instances.memory import Memory
 
 MAX_DEPTH: Final = 100  # a value nested deeper is kept as its JSON text
+MAX_LEARNT: Final = 100  # keys an object; servers that make up keys must not make structs without end
 TYPES: Final[dict[str, Any]] = {"text": str | None, "flag": bool | None, "time": datetime | None}
 
 
-class Row(msgspec.Struct, gc=False):
+class Row(Struct, gc=False):
     """A finished row: its key, its JSON, the API's ``updatedAt``."""
 
     key: str
@@ -52,20 +58,17 @@ class Source(NamedTuple):
     observed_at: datetime
 
 
-_split: Final = msgspec.json.Decoder(dict[str, Raw]).decode
-
-
-class Instance(msgspec.Struct, gc=False):
+class Instance(Struct, gc=False):
     """An instance's rows."""
 
     id: str
     row: bytes
     digest: str  # of ``Webhook`` as it came, and of what shapes rows; empty where webhooks are not known
-    is_read: bool  # whether what follows was read
-    webhooks: list[Row] = []
-    webhook_events: list[Row] = []
-    unknown_events: set[str] = set()  # ids of webhooks whose ``WebhookEvents`` is missing or is not an object
-    hidden: set[str] = set()  # ids of webhooks that a stream map filters out
+    known: tuple[Memory, ...] | None  # what each stream remembers of its webhooks, which were not read
+    webhooks: Sequence[Row] = ()
+    webhook_events: Sequence[Row] = ()
+    unknown_events: Collection[str] = ()  # ids of webhooks whose ``WebhookEvents`` is missing or is not an object
+    hidden: Collection[str] = ()  # ids of webhooks that a stream map filters out
 
 
 @dataclass
@@ -85,20 +88,88 @@ def in_order(extra: dict[str, Any]) -> dict[str, Any] | None:
     return dict(sorted(extra.items())) if extra else None
 
 
-class ApiObject:
-    """An object of the API: which of its keys are columns of a stream, and which other keys it is known to have."""
+class FaultError(Exception):
+    """Why an item of a list is not emitted: it has no usable key."""
 
-    def __init__(self, stream: str, prefix: str, nested: Sequence[str], *, include_secrets: bool) -> None:
-        """Take the stream's columns whose ``x-api`` is ``prefix`` and one key; ``nested`` keys are read elsewhere."""
-        self.stream, self.prefix = stream, prefix
+
+class ApiObject:
+    """An object of the API: which of its keys are columns of a stream, and which other keys it has.
+
+    ``struct`` has a field for each of them. Its last field, ``others``, is a dict of what no field holds where the
+    struct was built from a dict, and ``None`` where it was parsed from JSON.
+    """
+
+    def __init__(
+        self, stream: str, prefix: str = "", nested: dict[str, Any] | None = None, *, key: str = "", secrets: bool
+    ) -> None:
+        """Take the stream's columns whose ``x-api`` is ``prefix`` and one key.
+
+        ``nested`` are further keys, with the object or the type that each holds. An object with a ``key`` must have it.
+        """
+        self.stream, self.prefix, self.key = stream, prefix, key
         paths = {path.removeprefix(prefix): c for path, c in api_columns(stream).items() if path.startswith(prefix)}
-        columns = {key: column for key, column in paths.items() if "." not in key}
-        self.known = frozenset([*columns, *nested])
-        self.kinds = {key: column.kind for key, column in columns.items() if include_secrets or not column.secret}
-        self.times = [index for index, kind in enumerate(self.kinds.values()) if kind == "time"]
-        names = {f"f{index}": key for index, key in enumerate(self.kinds)}  # a key may not be a Python name
-        fields = [(name, TYPES[self.kinds[key]], None) for name, key in names.items()]
-        self.struct: Any = msgspec.defstruct(stream, fields, rename=names, gc=False)
+        columns = {name: column for name, column in paths.items() if "." not in name}
+        self.columns = {name: column.kind for name, column in columns.items() if secrets or not column.secret}
+        self.nested = (nested or {}) | {name: Raw for name in columns if name not in self.columns}
+        self.times = [index for index, kind in enumerate(self.columns.values()) if kind == "time"]
+        self.nothing = (None,) * len(self.columns)
+        self.learnt: tuple[str, ...] = ()  # keys that no column holds, and that the struct has a field for
+        self.met: dict[str, None] = {}  # those for the next struct
+        self.make_struct()
+
+    def make_struct(self) -> None:
+        """Make the struct, and those of nested objects, of all keys that are known by now."""
+        fields: list[Any] = [(name, TYPES[kind], None) for name, kind in self.columns.items()]
+        if self.key:
+            fields[0] = (self.key, Annotated[str, msgspec.Meta(min_length=1)])
+        for name, held in self.nested.items():
+            if isinstance(held, ApiObject):
+                held.make_struct()
+            fields.append((name, (held.struct | None if isinstance(held, ApiObject) else held) | UnsetType, UNSET))
+        self.learnt = (*self.learnt, *self.met)[:MAX_LEARNT]
+        self.met = {}
+        names = {f"learnt{index}": name for index, name in enumerate(self.learnt)}  # a key may not be a Python name
+        fields += [*((name, Any, UNSET) for name in names), ("others", None, None)]
+        names["others"] = ""
+        self.struct: Any = msgspec.defstruct(self.stream, fields, rename=names, forbid_unknown_fields=True, gc=False)
+
+    def build(self, item: Any) -> Any:  # noqa: ANN401
+        """Return an object as its struct, value by value.
+
+        Raises:
+            FaultError: it has no usable key.
+        """
+        if not isinstance(item, dict):
+            raise FaultError(f" is {json_type(item)}, not an object")
+        if self.key and to_text(item.get(self.key)) in {None, "", MISFIT}:
+            value = item.get(self.key, UNSET)
+            what = "missing" if value is UNSET else "empty" if value == "" else json_type(value)
+            raise FaultError(f": its {self.key} is {what}")
+        fields, others = {}, {}
+        for name, value in item.items():
+            held = self._held(name, value)
+            if held is MISFIT:
+                others[name] = value
+            else:
+                fields[name] = held
+        if len(self.learnt) < MAX_LEARNT:
+            self.met |= dict.fromkeys(filter(self._can_be_learnt, others))
+        return self.struct(**fields, others=others)
+
+    def _held(self, name: str, value: Any) -> Any:  # noqa: ANN401
+        """Return what the struct's field of this name holds of a value, or :data:`MISFIT`."""
+        if name in self.columns:
+            return CONVERTERS[self.columns[name]](value)
+        held = self.nested.get(name, MISFIT)
+        if not isinstance(held, ApiObject):
+            return held if held is MISFIT else value
+        if isinstance(value, dict):
+            return held.build(value)
+        return MISFIT if value is not None else None
+
+    def _can_be_learnt(self, name: str) -> bool:
+        known = name in self.columns or name in self.nested or name in self.learnt
+        return not known and name.isprintable() and '"' not in name and "\\" not in name and name != ""
 
 
 class Reader:
@@ -108,81 +179,128 @@ class Reader:
         """Make the structs from the schemas; ``shape`` is a digest of whatever else makes other rows of an object."""
         self.include_secrets, self.shape = include_secrets, shape
         self.findings = Findings()
-
-        def api_object(stream: str, prefix: str = "", *nested: str) -> ApiObject:
-            return ApiObject(stream, prefix, nested, include_secrets=include_secrets)
-
-        self._business = api_object("businesses", "", "businessId")
-        self._instance = api_object("instances", "", "Auth", "WhatsApp", "Webhook")
+        # Of instances of which nothing below needs to be read while the digest of ``Webhook`` is the same.
+        self.known: dict[str, tuple[Memory, ...]] = {}
+        api_object = partial(ApiObject, secrets=include_secrets)
+        self._business = api_object("businesses", nested={"businessId": Any})
         self._auth, self._whatsapp = api_object("instances", "Auth."), api_object("instances", "WhatsApp.")
-        self._webhook = api_object("webhooks", "", "instanceInstanceId", "WebhookEvents")
         self._events = api_object("webhook_events")
+        nested = {"instanceInstanceId": Any, "WebhookEvents": self._events}
+        self._webhook = api_object("webhooks", nested=nested, key="webhookId")
+        nested = {"Auth": self._auth, "WhatsApp": self._whatsapp, "Webhook": Raw}
+        self._instance = api_object("instances", nested=nested, key="instanceId")
+        self._kinds = (self._instance, self._auth, self._whatsapp, self._webhook, self._events)
+        self._make_decoders()
         streams = ("businesses", "instances", "webhooks", "webhook_events")
         rows = (row_type(stream, include_secrets=include_secrets) for stream in streams)
         self._business_row, self._instance_row, self._webhook_row, self._events_row = rows
+
+    def _make_decoders(self) -> None:
+        self._instance.make_struct()
+        self._webhook.make_struct()
+        self._parse_instance = decoder(self._instance.struct).decode
+        self._parse_webhooks = decoder(list[self._webhook.struct] | None).decode  # type: ignore[name-defined]
 
     # ------------------------------------------------------------------------------------------------- objects
 
     def read_business(self, body: dict[str, Any], source: Source) -> bytes:
         """Return the row of a business from an answer's top level (without ``Instances``)."""
         extra: dict[str, Any] = {}
-        self._check_id("businesses", "businessId", body, source.business_id, extra)
-        values = self._values(self._business, body, extra)
+        business = self._business.build(body)
+        self._check_id("businesses", "businessId", business.businessId, source.business_id, extra)
+        values = self._values(self._business, business, extra)
         return encode(self._business_row(source.business_id, *values, source.observed_at, in_order(extra)))
 
-    def read_instance(
-        self, raw: bytes, path: str, source: Source, is_unchanged: Callable[[str, str], bool]
-    ) -> Instance | None:
-        """Return an item of ``Instances`` with its rows; ``None`` and a fault if it has no usable key.
+    def read_instance(self, raw: bytes, path: str, source: Source) -> Instance | None:
+        """Return an item of ``Instances`` with its rows; ``None`` and a fault if it has no usable key."""
+        ways = (self._parse_instance, self._build_instance, self._build_repaired)
+        has_null = b"\\" in raw and b"\\u0000" in raw  # msgspec reads it, but no target; the first is much quicker
+        for parse in ways[2:] if has_null else ways:
+            try:
+                return self._read_instance(parse(raw), path, source)
+            except UnicodeDecodeError:  # noqa: PERF203
+                self.findings.broken_text = True
+            except msgspec.DecodeError:
+                pass
+            except RecursionError:
+                self.findings.faults.append(f"{path} is nested too deep to be read")
+                return None
+            except FaultError as fault:
+                self.findings.faults.append(f"{path}{fault}")
+                return None
+        raise AssertionError  # what was repaired can be read
 
-        ``is_unchanged(instance_id, digest)`` says that nothing below it needs to be read.
-        """
-        try:
-            item, digest, is_read = self._parse(raw, is_unchanged)
-        except RecursionError:
-            self.findings.faults.append(f"{path} is nested too deep to be read")
-            return None
-        if (instance_id := self._key(item, "instanceId", path)) is None:
-            return None
+    def _build_instance(self, raw: bytes) -> Any:  # noqa: ANN401
+        """Parse an item that is not as documented. ``Webhook`` stays JSON, as in one that is."""
+        if any(kind.met for kind in self._kinds):
+            self._make_decoders()
+        if raw[:1] != b"{":
+            return self._instance.build(decode(raw))
+        members = _split(raw)
+        return self._instance.build(
+            {name: value if name == "Webhook" else decode(value) for name, value in members.items()}
+        )
+
+    def _build_repaired(self, raw: bytes) -> Any:  # noqa: ANN401
+        return self._build_instance(repair(raw))
+
+    def _read_instance(self, item: Any, path: str, source: Source) -> Instance:  # noqa: ANN401
         extra: dict[str, Any] = {}
-        webhook = item.get("Webhook")
-        if is_read and not digest:
-            if webhook is None:
-                self.findings.missing["instances.Webhook"] = None
-            else:
-                self._misfit("instances", "Webhook", webhook, extra)
+        digest, known, hooks = "", None, None
+        if item.Webhook is UNSET:
+            self.findings.missing["instances.Webhook"] = None
+        else:
+            digest = xxh3_64_hexdigest(item.Webhook, seed=self.shape)
+            known = self.known.pop(item.instanceId, None)
+            if known and known[0].digest != digest:
+                known = None
+        if digest and not known:
+            hooks = self._parse_webhooks(item.Webhook) if item.others is None else self._build_webhooks(item, path)
+            if item.others and "Webhook" in item.others:
+                digest = ""
         own = self._values(self._instance, item, extra)
-        auth = self._part(self._auth, item, "Auth", extra)
-        whatsapp = self._part(self._whatsapp, item, "WhatsApp", extra)
+        auth = self._values(self._auth, item.Auth, extra)
+        whatsapp = self._values(self._whatsapp, item.WhatsApp, extra)
         at = source.observed_at
         row = self._instance_row(source.business_id, *own, *auth, *whatsapp, at, in_order(extra))
         if row.whatsapp_picture_url and not self.include_secrets:
             row.whatsapp_picture_url = mask_url(row.whatsapp_picture_url)
-        instance = Instance(instance_id, encode(row), digest, is_read)
-        if is_read and digest:
-            for index, hook in enumerate([webhook] if isinstance(webhook, dict) else webhook or ()):
-                webhook_id = self._key(hook, "webhookId", f"{path}.Webhook[{index}]")
-                if webhook_id is not None:
-                    self._read_webhook(hook, webhook_id, instance)
+        instance = Instance(item.instanceId, encode(row), digest, known)
+        if hooks:
+            instance.webhooks, instance.webhook_events, instance.unknown_events = [], [], set()
+            for hook in hooks:
+                self._read_webhook(hook, instance)
         return instance
 
-    def _read_webhook(self, item: dict[str, Any], webhook_id: str, instance: Instance) -> None:
+    def _build_webhooks(self, item: Any, path: str) -> list[Any]:  # noqa: ANN401
+        """Parse the webhooks of an item that is not as documented; a ``Webhook`` that holds none is a misfit."""
+        value = decode(item.Webhook)
+        if value is not None and not isinstance(value, (dict, list)):
+            item.others["Webhook"] = value
+        hooks = [value] if isinstance(value, dict) else value if isinstance(value, list) else []
+        webhooks = []
+        for index, hook in enumerate(hooks):
+            try:
+                webhooks.append(self._webhook.build(hook))
+            except FaultError as fault:  # noqa: PERF203
+                self.findings.faults.append(f"{path}.Webhook[{index}]{fault}")
+        return webhooks
+
+    def _read_webhook(self, hook: Any, instance: Any) -> None:  # noqa: ANN401
         extra: dict[str, Any] = {}
-        if item.get("instanceInstanceId") != instance.id:
-            self._check_id("webhooks", "instanceInstanceId", item, instance.id, extra)
-        events = item.get("WebhookEvents")
-        if events is None and "WebhookEvents" not in item:
-            self.findings.missing["webhooks.WebhookEvents"] = None
-            instance.unknown_events.add(webhook_id)
-        elif events is not None and not isinstance(events, dict):
-            self._misfit("webhooks", "WebhookEvents", events, extra)
-            instance.unknown_events.add(webhook_id)
-        values = self._values(self._webhook, item, extra)
+        webhook_id, events = hook.webhookId, hook.WebhookEvents
+        if hook.instanceInstanceId != instance.id:
+            self._check_id("webhooks", "instanceInstanceId", hook.instanceInstanceId, instance.id, extra)
+        values = self._values(self._webhook, hook, extra)
         row = self._webhook_row(instance.id, *values, None, in_order(extra))
         if row.url and not self.include_secrets:
             row.url = mask_url(row.url)
         instance.webhooks.append(Row(webhook_id, encode(row), row.updated_at))
-        if isinstance(events, dict):
+        if events is UNSET:
+            instance.unknown_events.add(webhook_id)
+            if not hook.others or "WebhookEvents" not in hook.others:
+                self.findings.missing["webhooks.WebhookEvents"] = None
+        elif events is not None:
             extra = {}
             values = self._values(self._events, events, extra)
             row = self._events_row(instance.id, webhook_id, *values, None, in_order(extra))
@@ -190,88 +308,44 @@ class Reader:
 
     # --------------------------------------------------------------------------------------------------- one object
 
-    def _parse(self, raw: bytes, is_unchanged: Callable[[str, str], bool]) -> tuple[Any, str, bool]:
-        """Parse an item; repair it first where it holds what msgspec, or a target, cannot read."""
-        if b"\\" not in raw or b"\\u0000" not in raw:  # the first of the two is much quicker
-            try:
-                return self._parse_valid(raw, is_unchanged)
-            except UnicodeDecodeError:
-                self.findings.broken_text = True
-            except msgspec.DecodeError:
-                pass
-        return self._parse_valid(repair(raw), is_unchanged)
+    def _values(self, kind: ApiObject, item: Any, extra: dict[str, Any]) -> Sequence[Any]:  # noqa: ANN401
+        """Return the values of an object's columns, in the schema's order; what no column holds goes to ``extra``.
 
-    def _parse_valid(self, raw: bytes, is_unchanged: Callable[[str, str], bool]) -> tuple[Any, str, bool]:
-        """Return an item, the digest of its ``Webhook`` (if that may hold webhooks), and whether it is read."""
-        if raw[:1] != b"{":
-            return decode(raw), "", True
-        members = _split(raw)
-        webhook = members.pop("Webhook", Raw())
-        first = bytes(webhook)[:1]
-        digest = xxh3_64_hexdigest(webhook, seed=self.shape) if first and first in b"[{n" else ""
-        instance_id = decode(members["instanceId"]) if digest and "instanceId" in members else None
-        if isinstance(instance_id, str) and is_unchanged(instance_id, digest):
-            return {key: decode(value) for key, value in members.items()}, digest, False
-        return decode(raw), digest, True
+        Raises:
+            msgspec.ValidationError: a time in JSON is in another zone, or in none.
+        """
+        if item is None or item is UNSET:
+            return kind.nothing
+        values = astuple(item)
+        for index in kind.times:
+            time = values[index]
+            if time is not None and time.tzinfo is not UTC:
+                raise msgspec.ValidationError
+        others = item.others
+        if others is None and kind.learnt:
+            others = dict(zip(kind.learnt, values[-1 - len(kind.learnt) : -1], strict=True))
+        if others:
+            self._keep_others(kind, others, extra)
+        return values[: len(kind.columns)]
 
-    def _key(self, item: Any, name: str, path: str) -> str | None:  # noqa: ANN401
-        """Return an item's key as text; without one, note where the item stands."""
-        value = item.get(name) if isinstance(item, dict) else MISFIT
-        if value and isinstance(value, str):
-            return value
-        if (key := to_text(value)) and key is not MISFIT:
-            return str(key)
-        if value is MISFIT:
-            self.findings.faults.append(f"{path} is {json_type(item)}, not an object")
-        else:
-            what = "empty" if key == "" else json_type(value) if name in item else "missing"
-            self.findings.faults.append(f"{path}: its {name} is {what}")
-        return None
+    def _keep_others(self, kind: ApiObject, others: dict[str, Any], extra: dict[str, Any]) -> None:
+        """Put what no column holds into ``extra``, and note it."""
+        for name, value in others.items():
+            if value is None or value is UNSET:
+                continue
+            path = kind.prefix + name
+            if name in kind.columns or name in kind.nested:
+                self.findings.misfits[f"{kind.stream}.{path}"] = None
+                self._keep(kind.stream, path, value, extra)
+            elif self._keep(kind.stream, path, value, extra):
+                self.findings.unknown[f"{kind.stream}.{path}"] = None
 
-    def _values(self, kind: ApiObject, item: dict[str, Any], extra: dict[str, Any]) -> tuple[Any, ...]:
-        """Return the values of an object's columns, in the schema's order; what no column holds goes to ``extra``."""
-        try:
-            values = astuple(convert(item, kind.struct))
-            for index in kind.times:
-                time = values[index]
-                if time is not None and time.tzinfo is not UTC:
-                    raise msgspec.ValidationError  # noqa: TRY301 (it fits, but not as it is)
-        except msgspec.ValidationError:
-            values = tuple([self._value(kind, key, item.get(key), extra) for key in kind.kinds])
-        if not item.keys() <= kind.known:
-            for key in [key for key in item if key not in kind.known]:
-                if item[key] is not None and self._keep(kind.stream, kind.prefix + key, item[key], extra):
-                    self.findings.unknown[f"{kind.stream}.{kind.prefix}{key}"] = None
-        return values
-
-    def _value(self, kind: ApiObject, key: str, value: Any, extra: dict[str, Any]) -> Any:  # noqa: ANN401
-        """Return what a column holds of a value; one that it cannot hold goes to ``extra``."""
-        converted = CONVERTERS[kind.kinds[key]](value)
-        if converted is not MISFIT:
-            return converted
-        self._misfit(kind.stream, kind.prefix + key, value, extra)
-        return None
-
-    def _part(self, kind: ApiObject, item: dict[str, Any], name: str, extra: dict[str, Any]) -> tuple[Any, ...]:
-        """Return the values of an object within an instance; nulls where there is none."""
-        part = item.get(name)
-        if part is not None and not isinstance(part, dict):
-            self._misfit("instances", name, part, extra)
-            part = None
-        return self._values(kind, part or {}, extra)
-
-    def _check_id(self, stream: str, name: str, item: dict[str, Any], parent_id: str, extra: dict[str, Any]) -> None:
+    def _check_id(self, stream: str, name: str, value: Any, parent_id: str, extra: dict[str, Any]) -> None:  # noqa: ANN401
         """Keep a repeated id (such as ``instanceInstanceId``) if it contradicts the parent's id."""
-        value = item.get(name)
-        if value is not None and to_text(value) != parent_id:
+        if value is not None and value is not UNSET and to_text(value) != parent_id:
             self._keep(stream, name, value, extra)
 
     # ---------------------------------------------------------------------------------------- what no column holds
-
-    def _misfit(self, stream: str, path: str, value: Any, extra: dict[str, Any]) -> None:  # noqa: ANN401
-        """Note, and keep, a value that its column cannot hold."""
-        self.findings.misfits[f"{stream}.{path}"] = None
-        self._keep(stream, path, value, extra)
 
     def _keep(self, stream: str, path: str, value: Any, extra: dict[str, Any]) -> bool:  # noqa: ANN401
         """Put a value into ``extra`` under its API path; return whether it was kept, or withheld as a secret."""
@@ -305,3 +379,6 @@ class Reader:
             return [item for item in items if item is not MISFIT]
         pairs = ((key, self._without_secrets(key, item, f"{path}.{key}", depth + 1)) for key, item in value.items())
         return {key: item for key, item in pairs if item is not MISFIT}
+
+
+_split: Final = msgspec.json.Decoder(dict[str, Raw]).decode

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import urllib3
+from msgspec import UNSET, Raw, UnsetType
 
 from tap_instances.businesses import ListedBusiness
 from tap_instances.failures import CHECK_URL, REACH, TryError, one_line
@@ -64,7 +65,7 @@ class Snapshot:
     """
 
     body: dict[str, Any]
-    instances: Sequence[msgspec.Raw]
+    instances: Sequence[Raw]
     observed_at: datetime
     not_utf8: bool = False
     seconds: float = 0.0
@@ -205,21 +206,34 @@ def _is_unicode(body: bytearray) -> bool:
     return True
 
 
-def _split(body: bytes | bytearray) -> tuple[Any, list[msgspec.Raw] | None]:
+class _Documented(msgspec.Struct, forbid_unknown_fields=True):
+    """A body with the keys of the documentation and no others: it is split in one pass."""
+
+    Instances: list[Raw] | UnsetType
+    businessId: Raw | UnsetType = UNSET  # noqa: N815
+    name: Raw | UnsetType = UNSET
+
+
+def _split(body: bytes | bytearray) -> tuple[Any, list[Raw] | None]:
     """Return a body's JSON value and the items of its ``Instances``, unparsed; ``None`` if that is not a list."""
+    rest: _Documented | dict[str, Raw]
+    listed: Any
     try:
-        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        rest = msgspec.json.decode(body, type=_Documented)
+        listed, rest.Instances = rest.Instances, UNSET
     except msgspec.ValidationError:
-        return decode(body), None
-    listed = members.pop("Instances", None)
-    rest = encode(members)
-    top = decode(repair(rest) if b"\\u0000" in rest else rest)
-    if listed is None:
-        return top, None
-    if bytes(memoryview(listed)[:1]) == b"[":
-        return top, msgspec.json.decode(listed, type=list[msgspec.Raw])
-    top["Instances"] = decode(listed)
-    return top, None
+        try:
+            rest = msgspec.json.decode(body, type=dict[str, Raw])
+        except msgspec.ValidationError:
+            return decode(body), None
+        listed = rest.pop("Instances", None)
+        if listed and bytes(memoryview(listed)[:1]) == b"[":
+            listed = msgspec.json.decode(listed, type=list[Raw])
+    encoded = encode(rest)
+    top = decode(repair(encoded) if b"\\u0000" in encoded else encoded)
+    if isinstance(listed, Raw):
+        top["Instances"] = decode(listed)
+    return top, listed if isinstance(listed, list) else None
 
 
 # ----------------------------------------------------------------------------------------------- the API's own message

@@ -18,8 +18,11 @@ from tap_instances.sdk.writer import SyncError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from msgspec import Raw
+
     from tap_instances.businesses import Business
     from tap_instances.client import Client
+    from tap_instances.memory import Memory
     from tap_instances.records import Instance
     from tap_instances.responses import Snapshot
     from tap_instances.streams import HistoryStream, RememberingStream, SnapshotStream
@@ -70,10 +73,22 @@ class Run:
         self.findings = self.reader.findings
         for stream in self.streams:
             stream.open(bookmarks, activate=self.activate, limit=limit)
-        self.memories = [stream.memory for stream in self.remembering]
         self.reader.shape = self._shape(version)
         # Else each webhook is asked for: by the stream's map, or to count what is listed.
-        self.may_skip = self.webhooks.selected and not self.webhooks.writer.has_map
+        if self.webhooks.selected and not self.webhooks.writer.has_map:
+            self.reader.known = self._known()
+
+    def _known(self) -> dict[str, tuple[Memory, ...]]:
+        """Return what each stream remembers of the instances that none of them needs to read."""
+        first, *others = [stream.memory.known() for stream in self.remembering]
+        known: dict[str, tuple[Memory, ...]] = {instance_id: (memory,) for instance_id, memory in first.items()}
+        for other in others:
+            known = {
+                instance_id: (*memories, other[instance_id])
+                for instance_id, memories in known.items()
+                if instance_id in other and other[instance_id].digest == memories[0].digest
+            }
+        return known
 
     def _shape(self, version: str) -> int:
         """Return a digest of whatever shapes the rows below an instance, besides what the API says of it."""
@@ -143,18 +158,12 @@ class Run:
         self.listed: dict[str, None] = {}
         webhooks = 0
         for start in range(0, len(snapshot.instances), PAGE):
-            items = enumerate(snapshot.instances[start : start + PAGE], start)
-            read = (self.reader.read_instance(bytes(item), f"Instances[{index}]", source, self.is_unchanged)
-                    for index, item in items)  # fmt: skip
-            page = [instance for instance in read if instance]
-            webhooks += sum(self.count(instance) for instance in page)
-            self.listed.update(dict.fromkeys(instance.id for instance in page))
+            page = self._read(snapshot.instances[start : start + PAGE], start, source)
+            for instance in page:
+                self.listed[instance.id] = None
+                webhooks += len(instance.known[0].rows) if instance.known else len(instance.webhooks)
             self.sync_page(page, source)
-        faults, self.findings.faults = self.findings.faults, []
-        for fault in faults:
-            logger.error("business %s: not emitted: %s", source.business_id, fault)
-        if faults:  # the list was not read whole: nothing is concluded from what is missing in it
-            self.is_incomplete = True
+        if self._tell_faults(source.business_id):  # so nothing is concluded from what is missing in the list
             return webhooks
         for remembering in self.remembering:
             remembering.finish(source)
@@ -166,29 +175,32 @@ class Run:
             history.commit(source, self.listed)
         return webhooks
 
+    def _tell_faults(self, business_id: str) -> bool:
+        """Say which items of a business could not be emitted; return whether there are some."""
+        faults, self.findings.faults = self.findings.faults, []
+        for fault in faults:
+            logger.error("business %s: not emitted: %s", business_id, fault)
+        self.is_incomplete |= bool(faults)
+        return bool(faults)
+
     @staticmethod
     def _saw_some(stream: SnapshotStream, business_id: str) -> bool:
         partition = stream.bookmarks.get(business_id) if stream.selected and stream.bookmark_type else None
         return bool(getattr(partition, "seen", None))
 
-    def is_unchanged(self, instance_id: str, digest: str) -> bool:
-        """Return whether no stream needs to read the webhooks of an instance."""
-        for memory in self.memories:
-            if not memory.is_unchanged(instance_id, digest):
-                return False
-        return self.may_skip
-
-    def count(self, instance: Instance) -> int:
-        """Return how many webhooks an instance has."""
-        return len(instance.webhooks) if instance.is_read else self.webhooks.memory.count(instance.id)
+    def _read(self, items: Sequence[Raw], start: int, source: Source) -> list[Instance]:
+        """Return the instances in a part of the list that begins at ``start``."""
+        read = self.reader.read_instance
+        page = [read(bytes(item), f"Instances[{index}]", source) for index, item in enumerate(items, start)]
+        return [instance for instance in page if instance]
 
     def sync_page(self, page: list[Instance], source: Source) -> None:
         """Write a page of instances, then their children."""
         self.instances.writer.write([instance.row for instance in page], source.observed_at)
         if self.instances.writer.has_map or self.webhooks.writer.has_map:
             page = [instance for instance in page if self._passes(instance)]
-        for stream in self.remembering:
-            stream.emit(page, source)
+        for place, stream in enumerate(self.remembering):
+            stream.emit(page, place, source)
 
     def _passes(self, instance: Instance) -> bool:
         """Return whether the maps let an instance through, and note which of its webhooks they do not."""

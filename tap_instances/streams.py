@@ -69,17 +69,17 @@ class RememberingStream(SnapshotStream):
 
     def begin(self, business_id: str) -> None:
         """Get ready for a business."""
-        self.memory.begin()
+        self.memory.begin(business_id)
         partition = self.bookmarks.get(business_id)
         self._latest = partition.replication_key_value if partition else None
 
-    def emit(self, page: Sequence[Instance], source: Source) -> None:
-        """Write those rows of a page of instances that are not as remembered."""
+    def emit(self, page: Sequence[Instance], place: int, source: Source) -> None:
+        """Write those rows of a page of instances that are not as remembered (in this place of ``known``)."""
         salt, memory = self.writer.deselection, self.memory
         out: list[Row] = []
         for instance in page:
-            if not instance.is_read:
-                memory.keep(instance.id)
+            if instance.known:
+                memory.keep(instance.id, instance.known[place])
                 continue
             rows, unknown = self.rows(instance)
             digests = [xxh3_64_hexdigest(row.json + salt if salt else row.json) for row in rows]

@@ -55,7 +55,14 @@ def _no_constant(name: str) -> Any:  # noqa: ANN401
 
 
 encode: Final = msgspec.json.Encoder(enc_hook=lambda number: msgspec.Raw(str(number).encode())).encode
-decode: Final = msgspec.json.Decoder(float_hook=_number).decode
+
+
+def decoder(kind: Any) -> msgspec.json.Decoder[Any]:  # noqa: ANN401
+    """Return a decoder of JSON into this type, for numbers as they come."""
+    return msgspec.json.Decoder(kind, float_hook=_number)
+
+
+decode: Final = decoder(Any).decode
 _LENIENT: Final = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=_no_constant, strict=False)
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from demo.codechat import World
 from tap_instances import records
 from tap_instances.columns import api_columns, column_names
-from tap_instances.records import Instance, Reader, Source
+from tap_instances.memory import Memory
+from tap_instances.records import MAX_LEARNT, ApiObject, Instance, Reader, Source
 from tap_instances.values import CONVERTERS, MISFIT, encode, parse_json, to_flag, to_time
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def make_reader(*, include_secrets: bool = False, shape: int = 0) -> Reader:
 def read_item(reader: Reader, item: Any, path: str = "Instances[0]") -> Instance | None:  # noqa: ANN401
     """Read an item of `Instances`: JSON as it came, or what stands for it in Python."""
     raw = item if isinstance(item, bytes) else json.dumps(item).encode()
-    return reader.read_instance(raw, path, SOURCE, lambda _id, _digest: False)
+    return reader.read_instance(raw, path, SOURCE)
 
 
 def members(text: str) -> bytes:
@@ -306,7 +307,7 @@ def test_webhooks_that_are_not_a_list_or_object_are_kept_in_instances_and_not_kn
     reader = make_reader()
     row, read = instance(reader, Webhook=value)
     assert row["additional_properties"] == {"Webhook": value}
-    assert (read.digest, read.is_read, read.webhooks) == ("", True, [])
+    assert (read.digest, [*read.webhooks]) == ("", [])
     assert set(reader.findings.misfits) == {"instances.Webhook"}
     assert not reader.findings.missing
 
@@ -316,14 +317,14 @@ def test_that_there_is_no_webhook_can_be_known(value: Any) -> None:  # noqa: ANN
     reader = make_reader()
     _, read = instance(reader, Webhook=value)
     assert read.digest
-    assert read.webhooks == []
+    assert not read.webhooks
     assert not reader.findings.missing
 
 
 def test_a_missing_webhook_key_is_noted_and_nothing_is_known() -> None:
     reader = make_reader()
     row, read = instance(reader)
-    assert (read.digest, read.is_read, read.webhooks) == ("", True, [])
+    assert (read.digest, [*read.webhooks]) == ("", [])
     assert row["additional_properties"] is None
     assert set(reader.findings.missing) == {"instances.Webhook"}
 
@@ -396,7 +397,7 @@ def test_a_list_item_that_is_not_an_object_is_reported(item: Any, what: str) -> 
     reader = make_reader()
     assert read_item(reader, item, "Instances[2]") is None
     _, read = instance(reader, Webhook=[item])
-    assert read.webhooks == []
+    assert not read.webhooks
     assert reader.findings.faults == [
         f"Instances[2] is {what}, not an object",
         f"Instances[0].Webhook[0] is {what}, not an object",
@@ -618,32 +619,22 @@ def test_every_row_has_every_column_in_the_schemas_order() -> None:
 
 
 def test_of_an_unchanged_instance_only_its_own_row_is_read_and_it_is_the_same() -> None:
-    asked: list[tuple[str, str]] = []
-
-    def is_unchanged(instance_id: str, digest: str) -> bool:
-        asked.append((instance_id, digest))
-        return True
-
     for item in example_items():
-        raw, odd = as_json({**item, "new": {"a": 1.50}, "WhatsApp": {"createdAt": "soon"}}), as_json({})
+        raw = as_json({**item, "new": {"a": 1.50}, "WhatsApp": {"createdAt": "soon"}})
         reader = make_reader()
         whole = read_item(reader, raw)
-        own = reader.read_instance(raw, "Instances[0]", SOURCE, is_unchanged)
         assert whole is not None
-        assert own is not None
-        assert (own.id, own.row, own.digest) == (whole.id, whole.row, whole.digest)
-        assert (whole.is_read, own.is_read) == (True, False)
-        assert (own.webhooks, own.webhook_events) == ([], [])
-        assert asked.pop() == (whole.id, whole.digest)
-        assert reader.read_instance(odd, "Instances[0]", SOURCE, is_unchanged) is None
-        assert not asked
-
-
-@pytest.mark.parametrize("item", [{}, {"Webhook": "x"}, {"Webhook": 1}, {"Webhook": True}])
-def test_nothing_is_taken_for_unchanged_where_webhooks_are_not_known(item: dict[str, Any]) -> None:
-    read = make_reader().read_instance(as_json({"instanceId": "i", **item}), "", SOURCE, lambda _id, _digest: True)
-    assert read is not None
-    assert read.is_read
+        for digest in (whole.digest, "another"):
+            known = (Memory({}, digest),)
+            reader.known = {whole.id: known}
+            own, again = read_item(reader, raw), read_item(reader, raw)
+            assert own is not None
+            assert (own.id, own.row, own.digest) == (whole.id, whole.row, whole.digest)
+            if digest == whole.digest:
+                assert (own.known, [*own.webhooks], [*own.webhook_events]) == (known, [], [])
+            else:
+                assert own == whole
+            assert again == whole  # what is listed twice in a run is not taken for unchanged twice
 
 
 @pytest.mark.parametrize("webhook", [b"[]", b"null", b"{}", b'[{"webhookId":"x"}]', b'[{"webhookId": "w"}]'])
@@ -725,18 +716,22 @@ def as_json(value: Any, *, ascii_only: bool = True) -> bytes:  # noqa: ANN401
 
 @contextmanager
 def value_by_value() -> Iterator[None]:
-    """Let the structs refuse every object, so that each of its values is converted by itself."""
-    with mock.patch.object(records, "convert", side_effect=msgspec.ValidationError):
+    """Let the structs of readers that are made now refuse all JSON, so that each value is converted by itself."""
+    refusing = mock.Mock(decode=mock.Mock(side_effect=msgspec.ValidationError))
+    with mock.patch.object(records, "decoder", return_value=refusing):
         yield
 
 
 def assert_same(*raws: bytes, include_secrets: bool = False) -> None:
-    """Read these items by the structs, and value by value: rows and findings are the same."""
-    quick, slow = (make_reader(include_secrets=include_secrets) for _ in range(2))
-    for raw in raws:
-        read = read_item(quick, raw)
-        with value_by_value():
-            assert read_item(slow, raw) == read
+    """Read these items by the structs, before and after they know each key, and value by value: all is the same."""
+    quick = make_reader(include_secrets=include_secrets)
+    read = [read_item(quick, raw) for raw in raws]
+    with value_by_value():
+        slow = make_reader(include_secrets=include_secrets)
+        assert [read_item(slow, raw) for raw in raws] == read
+        assert quick.findings == slow.findings
+        assert [read_item(slow, raw) for raw in raws] == read
+    assert [read_item(quick, raw) for raw in raws] == read
     assert quick.findings == slow.findings
 
 
@@ -802,11 +797,23 @@ def example_items() -> list[dict[str, Any]]:
     return items
 
 
-def test_the_documented_objects_are_read_by_their_structs_alone() -> None:
-    expected = [read_item(make_reader(), item) for item in example_items()]
+def test_keys_that_no_column_holds_are_met_once_and_then_read_by_structs_alone() -> None:
+    reader = make_reader()
+    expected = [read_item(reader, item) for item in example_items()]
+    assert reader.findings.unknown
+    assert [read_item(reader, item) for item in example_items()] == expected
     refuse = AssertionError("a value was converted by itself")
-    with mock.patch.object(Reader, "_value", side_effect=refuse):
-        assert [read_item(make_reader(), item) for item in example_items()] == expected
+    with mock.patch.object(ApiObject, "build", side_effect=refuse):
+        assert [read_item(reader, item) for item in example_items()] == expected
+
+
+def test_keys_without_end_do_not_make_structs_without_end() -> None:
+    reader = make_reader()
+    with mock.patch.object(msgspec, "defstruct", wraps=msgspec.defstruct) as made:
+        for number in range(300):
+            row, _ = instance(reader, **{f"new{number}": number, "WhatsApp": {f"new{number}": number}})
+            assert row["additional_properties"] == {f"new{number}": number, f"WhatsApp.new{number}": number}
+    assert made.call_count <= 5 * (MAX_LEARNT + 1)
 
 
 def test_the_place_in_a_fault_is_the_items_own() -> None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tap_instances.memory import Memory, RowMemory
 from tap_instances.responses import read_snapshot
-from tap_instances.run import Run
 from tap_instances.tap import TapInstances
 from tests.kit.support import discover
 from tests.kit.wire import Wire, instance, webhook
@@ -135,15 +135,16 @@ def a_catalog(deselected: tuple[str, str] | None, *, full_table: bool) -> dict[s
 
 
 def test_what_is_not_read_again_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    wire, skipped, is_unchanged = WritingWire(monkeypatch), [0], Run.is_unchanged
+    wire, skipped, keep, known = WritingWire(monkeypatch), [0], RowMemory.keep, RowMemory.known
 
-    def counted(self: Run, instance_id: Any, digest: str) -> bool:  # noqa: ANN401
-        unchanged = is_unchanged(self, instance_id, digest)
-        skipped[0] += unchanged
-        return unchanged
+    def counted(self: RowMemory, instance_id: str, memory: Memory) -> None:
+        skipped[0] += 1
+        keep(self, instance_id, memory)
+
+    monkeypatch.setattr(RowMemory, "keep", counted)
 
     def sync(state: dict[str, Any] | None, chosen: dict[str, Any], *, short: bool) -> list[dict[str, Any]]:
-        monkeypatch.setattr(Run, "is_unchanged", counted if short else lambda *_: False)
+        monkeypatch.setattr(RowMemory, "known", known if short else lambda _: {})
         catalog = a_catalog(chosen["deselected"], full_table=chosen["full_table"])
         names = ("include_secrets", "emit_activate_version_messages")
         return wire.sync(state, catalog=catalog, **{name: chosen[name] for name in names}).messages

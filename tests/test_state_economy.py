@@ -139,9 +139,9 @@ def test_an_unchanged_run_reads_nothing_below_an_instance(wire: Wire, monkeypatc
     read: list[str] = []
     read_webhook = Reader._read_webhook
 
-    def noted(self: Reader, item: dict[str, Any], webhook_id: str, of: Instance) -> None:
-        read.append(webhook_id)
-        read_webhook(self, item, webhook_id, of)
+    def noted(self: Reader, hook: Any, of: Instance) -> None:  # noqa: ANN401
+        read.append(hook.webhookId)
+        read_webhook(self, hook, of)
 
     monkeypatch.setattr(Reader, "_read_webhook", noted)
     wire.answers = {"a": numbers(0, 50), "b": numbers(50, 50)}
