@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from demo.codechat import CodeChat, World
-from tap_instances.airbyte.messages import CURSOR, AirbyteWriter
+from source_codechat_instances.messages import CURSOR, AirbyteWriter
 from tap_instances.settings import SETTINGS
 from tap_instances.tap import TapInstances
 from tests.kit.airbyte import (
@@ -577,6 +577,12 @@ def test_settings_of_the_environment_are_the_taps_not_airbytes(
 
 
 # ----------------------------------------------------------------------------------------------------------- process
+
+
+def test_the_tap_knows_nothing_of_this_source() -> None:
+    modules = {path: path.read_text(encoding="utf-8") for path in (ROOT / "tap_instances").rglob("*.py")}
+    assert modules
+    assert [path.name for path, text in modules.items() if "source_codechat_instances" in text] == []
 
 
 def test_the_installed_command_writes_messages_to_stdout_and_nothing_to_stderr(config: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from tap_instances.airbyte.messages import CURSOR, CommandError
+from source_codechat_instances.messages import CURSOR, CommandError
 from tap_instances.tap import TapInstances
 
 Schema = dict[str, Any]

@@ -14,7 +14,7 @@ import msgspec
 from singer_sdk.exceptions import ConfigValidationError
 from typing_extensions import override
 
-from tap_instances.airbyte.catalog import (
+from source_codechat_instances.catalog import (
     HISTORIES,
     ConfiguredCatalog,
     airbyte_streams,
@@ -22,7 +22,7 @@ from tap_instances.airbyte.catalog import (
     singer_catalog,
     spec,
 )
-from tap_instances.airbyte.messages import AirbyteWriter, CommandError, Progress
+from source_codechat_instances.messages import AirbyteWriter, CommandError, Progress
 from tap_instances.client import SnapshotError
 from tap_instances.sdk.output import encode
 from tap_instances.tap import TapInstances
