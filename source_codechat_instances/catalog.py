@@ -118,9 +118,10 @@ def _airbyte_stream(entry: Schema) -> Schema:
     }
 
 
-def singer_catalog(configured: ConfiguredCatalog, *, include_secrets: bool) -> Schema:
+def singer_catalog(configured: ConfiguredCatalog) -> Schema:
     """Return the tap's catalog with the configured streams selected, and of these the configured columns."""
-    tap = TapInstances(config={"include_secrets": include_secrets}, validate_config=False)
+    # Of secret columns, too: a tap takes them out of its catalog unless its own settings ask for them.
+    tap = TapInstances(config={"include_secrets": True}, validate_config=False)
     known = {entry["tap_stream_id"]: entry for entry in tap.catalog_dict["streams"]}
     selected: dict[str, Schema] = {}
     for stream in [each.stream for each in configured.streams]:

@@ -72,7 +72,7 @@ class AirbyteWriter(LineWriter):
     @override
     def write_message(self, message: Message) -> None:
         if not isinstance(message, StateMessage):
-            return  # the columns were told by discover
+            return  # SCHEMA: Airbyte has the columns from discover
         bookmarks = message.value["bookmarks"]
         for name, state in self.states.items():
             stream = {"stream_descriptor": {"name": name}, "stream_state": bookmarks.get(name, state)}

@@ -124,7 +124,7 @@ def _read(options: argparse.Namespace, writer: AirbyteWriter) -> None:
     """Emit the configured streams; of a read that fails, what could be read, and its state."""
     config = _settings(options.config)
     configured = _load("--catalog", options.catalog, catalog.ConfiguredCatalog, "a configured catalog")
-    selected = catalog.singer_catalog(configured, include_secrets=config.get("include_secrets") is True)
+    selected = catalog.singer_catalog(configured)
     states = _states(options.state) if options.state else {}
     for each in configured.streams:
         name = each.stream.name

@@ -521,9 +521,10 @@ def test_a_bad_file_is_one_error_with_what_to_do(config: dict[str, Any], inputs:
 
 
 NULL = {"type": "STREAM", "stream": {"stream_descriptor": {"name": "webhooks"}, "stream_state": None}}
+COUNTED = STATE | {"sourceStats": {"recordCount": 2.0}}
 
 
-@pytest.mark.parametrize("state", [[], {}, [STATE], [NULL], [STATE | {"sourceStats": {"recordCount": 2.0}}]])
+@pytest.mark.parametrize("state", [[], {}, {"webhooks": None}, [STATE], [NULL], [COUNTED]])
 def test_an_empty_state_is_none(config: dict[str, Any], state: Any) -> None:  # noqa: ANN401
     output = airbyte("read", config=config, catalog=configured(discovered(config)), state=state)
     assert (output.returncode, output.log("WARN")) == (0, [])
@@ -639,9 +640,11 @@ def test_a_pipe_that_closes_while_a_thread_logs_ends_the_main_thread(monkeypatch
         assert end.value.code == 141
 
 
-def test_a_full_disk_is_one_line(config: dict[str, Any]) -> None:
+@pytest.mark.parametrize("command", ["check", "read"])
+def test_a_full_disk_is_one_line(command: str, config: dict[str, Any]) -> None:
+    inputs = {"catalog": configured(discovered(config))} if command == "read" else {}
     with (
-        arguments("read", config=config, catalog=configured(discovered(config))) as made,
+        arguments(command, config=config, **inputs) as made,
         Path("/dev/full").open("wb") as full,
     ):
         done = subprocess.run([*COMMAND, *made], stdout=full, stderr=subprocess.PIPE, timeout=LATE, check=False)  # noqa: S603
