@@ -57,7 +57,7 @@ help:
 	@echo 'make types     mypy --strict'
 	@echo 'make docs      write what README.md, docs/, meltano.yml, .env.example and hub/ repeat of a declaration'
 	@echo 'make picture   write docs/img/demo.svg from a run of the demo'
-	@echo 'make coverage  the quick tests run every branch of the package: some ten minutes'
+	@echo 'make coverage  the quick tests run every branch of both packages: some ten minutes'
 	@echo 'make pythons   the quick tests and the wheel on Python 3.10 to 3.13, as many as there are: ten minutes each'
 	@echo 'make mutation  which faults put into the code no test sees: about an hour'
 	@echo 'make bench     how fast the tap is, against a floor and the SDK template: some minutes, prints Markdown'

@@ -590,9 +590,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             step_between_calls=options.step_between_calls,
             gateway=GATEWAY if options.gateway else None,
         )
-    except OSError as problem:
-        taken = problem.errno == errno.EADDRINUSE
-        why = "is taken" if taken else f"cannot be used ({problem.strerror})"
+    except (OSError, OverflowError) as problem:
+        if isinstance(problem, OverflowError):
+            why = "is not between 0 and 65535"
+        elif problem.errno == errno.EADDRINUSE:
+            why = "is taken"
+        else:
+            why = f"cannot be used ({problem.strerror})"
         print(f"port {options.port} {why}: give another --port", file=sys.stderr)
         return 1
     with server:

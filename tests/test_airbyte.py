@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from demo.codechat import CodeChat, World
-from tap_instances.airbyte.messages import CURSOR, AirbyteWriter
+from source_codechat_instances.messages import CURSOR, AirbyteWriter
 from tap_instances.settings import SETTINGS
 from tap_instances.tap import TapInstances
 from tests.kit.airbyte import (
@@ -521,9 +521,10 @@ def test_a_bad_file_is_one_error_with_what_to_do(config: dict[str, Any], inputs:
 
 
 NULL = {"type": "STREAM", "stream": {"stream_descriptor": {"name": "webhooks"}, "stream_state": None}}
+COUNTED = STATE | {"sourceStats": {"recordCount": 2.0}}
 
 
-@pytest.mark.parametrize("state", [[], {}, [STATE], [NULL], [STATE | {"sourceStats": {"recordCount": 2.0}}]])
+@pytest.mark.parametrize("state", [[], {}, {"webhooks": None}, [STATE], [NULL], [COUNTED]])
 def test_an_empty_state_is_none(config: dict[str, Any], state: Any) -> None:  # noqa: ANN401
     output = airbyte("read", config=config, catalog=configured(discovered(config)), state=state)
     assert (output.returncode, output.log("WARN")) == (0, [])
@@ -577,6 +578,12 @@ def test_settings_of_the_environment_are_the_taps_not_airbytes(
 
 
 # ----------------------------------------------------------------------------------------------------------- process
+
+
+def test_the_tap_knows_nothing_of_this_source() -> None:
+    modules = {path: path.read_text(encoding="utf-8") for path in (ROOT / "tap_instances").rglob("*.py")}
+    assert modules
+    assert [path.name for path, text in modules.items() if "source_codechat_instances" in text] == []
 
 
 def test_the_installed_command_writes_messages_to_stdout_and_nothing_to_stderr(config: dict[str, Any]) -> None:
@@ -633,9 +640,11 @@ def test_a_pipe_that_closes_while_a_thread_logs_ends_the_main_thread(monkeypatch
         assert end.value.code == 141
 
 
-def test_a_full_disk_is_one_line(config: dict[str, Any]) -> None:
+@pytest.mark.parametrize("command", ["check", "read"])
+def test_a_full_disk_is_one_line(command: str, config: dict[str, Any]) -> None:
+    inputs = {"catalog": configured(discovered(config))} if command == "read" else {}
     with (
-        arguments("read", config=config, catalog=configured(discovered(config))) as made,
+        arguments(command, config=config, **inputs) as made,
         Path("/dev/full").open("wb") as full,
     ):
         done = subprocess.run([*COMMAND, *made], stdout=full, stderr=subprocess.PIPE, timeout=LATE, check=False)  # noqa: S603

@@ -224,6 +224,13 @@ def test_a_port_that_is_taken_is_one_line(capsys: pytest.CaptureFixture[str]) ->
     assert (said.out, said.err) == ("", f"port {server.port} is taken: give another --port\n")
 
 
+@pytest.mark.parametrize("port", ["99999", "-1"])
+def test_a_port_that_does_not_exist_is_one_line(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--port", port]) == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"port {port} is not between 0 and 65535: give another --port\n")
+
+
 def test_the_list_of_businesses_needs_the_admin_token() -> None:
     world = World.seeded(3)
     with CodeChat(world) as server:

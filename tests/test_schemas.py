@@ -136,7 +136,7 @@ def test_every_documented_api_field_has_one_column(connected: dict[str, Any]) ->
 
 
 @pytest.mark.e2e
-def test_the_wheel_holds_the_schemas_and_works_alone(tmp_path: Path) -> None:
+def test_the_wheel_holds_both_packages_and_the_schemas_and_works_alone(tmp_path: Path) -> None:
     def run(*command: str | Path) -> str:
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)  # noqa: S603
         assert done.returncode == 0, done.stderr
@@ -152,8 +152,12 @@ def test_the_wheel_holds_the_schemas_and_works_alone(tmp_path: Path) -> None:
     [wheel] = tmp_path.glob("tap_instances-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if name.startswith("tap_instances/schemas/")}
-        assert "tap_instances/py.typed" in archive.namelist()
+        assert {"tap_instances/py.typed", "source_codechat_instances/py.typed"} <= set(archive.namelist())
     assert held == {f"tap_instances/schemas/{stream}.json" for stream in STREAMS}
     run(python, "-m", "pip", "install", "-q", wheel)
     catalog = json.loads(run(environment / "bin" / "tap-instances", "--discover"))
     assert {stream["tap_stream_id"] for stream in catalog["streams"]} == set(STREAMS)
+    config = tmp_path / "config.json"
+    config.write_text('{"api_url": "http://127.0.0.1:1", "business_id": "b", "auth_token": "t"}', encoding="utf-8")
+    message = json.loads(run(environment / "bin" / "source-codechat-instances", "discover", "--config", config))
+    assert {stream["name"] for stream in message["catalog"]["streams"]} == set(STREAMS)

@@ -21,13 +21,13 @@ import msgspec
 from airbyte_protocol_dataclasses.models import AirbyteMessage, AirbyteStateBlob
 
 from demo.codechat import CodeChat, World
-from tap_instances.airbyte.messages import CURSOR
-from tap_instances.airbyte.source import run
+from source_codechat_instances.messages import CURSOR
+from source_codechat_instances.source import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-COMMAND: Final = (sys.executable, "-m", "tap_instances.airbyte")
+COMMAND: Final = (sys.executable, "-m", "source_codechat_instances")
 FREE: Final = (AirbyteStateBlob,)  # models that take any keys
 
 

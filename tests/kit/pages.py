@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+PACKAGES = ("tap_instances", "source_codechat_instances")
+
 
 class Block(NamedTuple):
     """A fenced block: where it stands, its language, its text."""
@@ -93,13 +95,13 @@ def extractor() -> dict[str, Any]:
 
 @cache
 def trees() -> tuple[ast.Module, ...]:
-    """Return the package's modules, parsed."""
-    package: list[Path] = sorted((ROOT / "tap_instances").rglob("*.py"))
-    return tuple(ast.parse(path.read_text(encoding="utf-8")) for path in package)
+    """Return the modules of both packages, parsed."""
+    modules: list[Path] = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    return tuple(ast.parse(path.read_text(encoding="utf-8")) for path in modules)
 
 
 def texts() -> Iterator[str]:
-    """Yield every text in the package, with `…` for what is put into it."""
+    """Yield every text in the packages, with `…` for what is put into it."""
     for tree in trees():
         for node in ast.walk(tree):
             yield from _flat(node)

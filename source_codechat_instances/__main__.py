@@ -1,4 +1,4 @@
-"""The ``source-codechat-instances`` command, and ``python -m tap_instances.airbyte``."""
+"""The ``source-codechat-instances`` command, and ``python -m source_codechat_instances``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def main() -> None:
     # Until the tap sets its own: Ctrl-C while packages are imported ends it without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     logging.captureWarnings(capture=True)  # stderr stays quiet: warnings become LOG messages
-    from tap_instances.airbyte.source import run  # noqa: PLC0415
+    from source_codechat_instances.source import run  # noqa: PLC0415
 
     sys.exit(run(sys.argv[1:]))
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from copy import deepcopy
 from typing import Any, Final, Literal
 
 import msgspec
 
-from tap_instances.airbyte.messages import CURSOR, CommandError
+from source_codechat_instances.messages import CURSOR, CommandError
+from tap_instances.settings import kind
 from tap_instances.tap import TapInstances
 
 Schema = dict[str, Any]
 
 PAGE_FOR_USERS: Final = "https://github.com/OWNER/tap-instances/blob/main/airbyte/README.md"
 # A path on Airbyte's worker is of no use in a form; deletions are the business of Airbyte's sync modes.
-LEFT_OUT: Final = frozenset({"businesses_file", "emit_activate_version_messages"})
+LEFT_OUT: Final = {"businesses_file", "emit_activate_version_messages"}
 # What only users of the tap have.
 FOREIGN_WORDS: Final = re.compile(r", businesses_file|[:,]? an object of texts|\.? In the environment: JSON")
 # Rules for texts are left out: clients that check them quote the value, and it may be a secret.
@@ -28,13 +28,8 @@ HEADER: Final[Schema] = {
         "value": {"type": "string", "title": "Value", "order": 1, "airbyte_secret": True},
     },
 }
-TIME: Final[Schema] = {
-    "type": "string",
-    "format": "date-time",
-    "description": "When the business's answer was complete",
-}
 # Streams of what happened: replacing them would lose it.
-HISTORIES: Final = frozenset({"connection_changes", "observations"})
+HISTORIES: Final = ("connection_changes", "observations")
 
 
 class _Stream(msgspec.Struct):
@@ -53,9 +48,9 @@ class ConfiguredCatalog(msgspec.Struct):
     streams: list[_ConfiguredStream]
 
 
-def not_offered() -> frozenset[str]:
+def not_offered() -> set[str]:
     """Return the names of the tap's settings that are none of this source's."""
-    of_every_tap: dict[str, Schema] = {"properties": {}}
+    of_every_tap: Schema = {"properties": {}}
     TapInstances.append_builtin_config(of_every_tap)
     return LEFT_OUT.union(of_every_tap["properties"])
 
@@ -67,19 +62,23 @@ def spec() -> Schema:
     fields["headers"] |= {"type": "array", "items": HEADER}  # a form has no objects with keys of one's own
     for order, field in enumerate(fields.values()):
         field["order"] = order
-    form = {"type": "object", "title": "CodeChat instances", "required": declared["required"], "properties": fields}
-    form |= {"$schema": "http://json-schema.org/draft-07/schema#", "additionalProperties": True}
     return {
         "documentationUrl": PAGE_FOR_USERS,
         "protocol_version": "0.2.0",
         "supportsIncremental": True,
-        "connectionSpecification": form,
+        "connectionSpecification": {
+            "type": "object",
+            "title": "CodeChat instances",
+            "required": declared["required"],
+            "properties": fields,
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "additionalProperties": True,
+        },
     }
 
 
 def _field(schema: Schema) -> Schema:
-    types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-    field: Schema = {"type": next(kind for kind in types if kind != "null")}
+    field: Schema = {"type": kind(schema)}
     field |= {rule: schema[rule] for rule in KEPT_RULES if rule in schema}
     if "description" in schema:
         field["description"] = FOREIGN_WORDS.sub("", schema["description"])
@@ -92,21 +91,19 @@ def _field(schema: Schema) -> Schema:
     return field
 
 
-def singer_streams(*, include_secrets: bool) -> list[Schema]:
-    """Return the streams as the tap discovers them, parents first; no other setting changes them."""
-    tap = TapInstances(config={"include_secrets": include_secrets}, validate_config=False)
+def airbyte_streams(tap: TapInstances) -> list[Schema]:
+    """Return the streams that the tap discovers, parents first, as an AirbyteCatalog has them."""
     entries = {entry["tap_stream_id"]: entry for entry in tap.catalog_dict["streams"]}
-    return [deepcopy(entries[stream.name]) for stream in tap.discover_streams()]
+    return [_airbyte_stream(entries[stream.name]) for stream in tap.discover_streams()]
 
 
-def airbyte_streams(*, include_secrets: bool) -> list[Schema]:
-    """Return the streams as an AirbyteCatalog has them."""
-    return [_stream(entry) for entry in singer_streams(include_secrets=include_secrets)]
-
-
-def _stream(entry: Schema) -> Schema:
+def _airbyte_stream(entry: Schema) -> Schema:
     name, schema = entry["tap_stream_id"], entry["schema"]
-    schema["properties"][CURSOR] = dict(TIME)
+    schema["properties"][CURSOR] = {
+        "type": "string",
+        "format": "date-time",
+        "description": "When the business's answer was complete",
+    }
     for column in schema["properties"].values():
         if column.get("format") == "date-time":
             column["airbyte_type"] = "timestamp_with_timezone"
@@ -121,26 +118,23 @@ def _stream(entry: Schema) -> Schema:
     }
 
 
-def singer_catalog(configured: ConfiguredCatalog, *, include_secrets: bool) -> Schema:
-    """Return the tap's catalog with the configured streams selected, and of these the configured columns.
-
-    Raises:
-        CommandError: A stream is not known, or is listed twice.
-    """
-    entries = {entry["tap_stream_id"]: entry for entry in singer_streams(include_secrets=include_secrets)}
-    wanted = {each.stream.name: (each.stream.json_schema or {}).get("properties") for each in configured.streams}
-    if unknown := wanted.keys() - entries.keys():
-        raise CommandError(f"stream {min(unknown)!r} of the catalog is not known: refresh the source's schema")
-    if len(wanted) < len(configured.streams):
-        raise CommandError("a stream stands twice in the catalog: list each once")
-    for name, entry in entries.items():
-        columns = wanted.get(name) or {}
+def singer_catalog(configured: ConfiguredCatalog) -> Schema:
+    """Return the tap's catalog with the configured streams selected, and of these the configured columns."""
+    # Of secret columns, too: a tap takes them out of its catalog unless its own settings ask for them.
+    tap = TapInstances(config={"include_secrets": True}, validate_config=False)
+    known = {entry["tap_stream_id"]: entry for entry in tap.catalog_dict["streams"]}
+    selected: dict[str, Schema] = {}
+    for stream in [each.stream for each in configured.streams]:
+        if stream.name not in known:
+            raise CommandError(f"stream {stream.name!r} of the catalog is not known: refresh the source's schema")
+        if stream.name in selected:
+            raise CommandError("a stream stands twice in the catalog: list each once")
+        columns = (stream.json_schema or {}).get("properties") or {}
         if not isinstance(columns, dict):
-            raise CommandError(f"json_schema.properties of stream {name!r} must be an object")
+            raise CommandError(f"json_schema.properties of stream {stream.name!r} must be an object")
+        entry = selected[stream.name] = known[stream.name]
+        kept = {*columns, *entry["key_properties"]}
         for part in entry["metadata"]:
-            breadcrumb, metadata = part["breadcrumb"], part["metadata"]
-            if not breadcrumb:
-                metadata["selected"] = name in wanted
-            elif columns and breadcrumb[-1] not in {*columns, *entry["key_properties"]}:
-                metadata["selected"] = False
-    return {"streams": list(entries.values())}
+            breadcrumb = part["breadcrumb"]  # empty: the stream itself
+            part["metadata"]["selected"] = not breadcrumb or not columns or breadcrumb[-1] in kept
+    return {"streams": list(selected.values())}

@@ -1,0 +1,125 @@
+"""Airbyte's messages on stdout: the tap's lines, translated as they are written, and its log lines."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections import Counter
+from typing import Any, Final
+
+import msgspec
+from singer_sdk.singerlib.messages import Message, StateMessage
+from typing_extensions import override
+
+from tap_instances.sdk.output import CLOSED_PIPE, LineWriter, drop_stdout
+
+# Airbyte's destinations keep, of the rows with a key, the one with the highest cursor. So the cursor is a column of
+# its own, which no row lacks: a deleted row has no updated_at, and an edited one may have an older one.
+CURSOR: Final = "_ab_observed_at"
+# Streams of which the tap remembers nothing: their state is when they were last read.
+STATELESS: Final = ("businesses", "instances")
+LEVELS: Final = {logging.CRITICAL: "FATAL", logging.ERROR: "ERROR", logging.WARNING: "WARN", logging.INFO: "INFO"}
+
+
+class CommandError(Exception):
+    """Why a command failed, in words for people; ``failure_type`` is one of Airbyte's."""
+
+    def __init__(self, message: str, failure_type: str = "config_error") -> None:
+        super().__init__(message)
+        self.failure_type = failure_type
+
+
+class _Record(msgspec.Struct):
+    """A RECORD line of the tap, whose row passes through undecoded."""
+
+    stream: str
+    record: msgspec.Raw
+    time_extracted: str
+
+
+_decode_lines: Final = msgspec.json.Decoder(_Record).decode_lines
+_encode_lines: Final = msgspec.json.Encoder().encode_lines
+
+
+class AirbyteWriter(LineWriter):
+    """Takes what the tap writes, and writes Airbyte's messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = LogMessages(self)
+        self.states: dict[str, Any] = {}  # configured stream -> its state, until the tap has one
+        self._running: set[str] = set()
+        self._counts: Counter[str] = Counter()  # records since the last STATE
+
+    @override
+    def write(self, lines: bytes) -> None:
+        messages = []
+        for line in _decode_lines(lines):
+            name = line.stream
+            if name not in self._running:
+                self._running.add(name)
+                self.status("RUNNING", name)
+            if name in STATELESS:
+                self.states[name] = {"observed_at": line.time_extracted}
+            self._counts[name] += 1
+            data = b'%b,"%b":"%b"}' % (bytes(line.record)[:-1], CURSOR.encode(), line.time_extracted.encode())
+            record = {"stream": name, "data": msgspec.Raw(data), "emitted_at": _now()}
+            messages.append({"type": "RECORD", "record": record})
+        self.send(*messages)
+
+    @override
+    def write_message(self, message: Message) -> None:
+        if not isinstance(message, StateMessage):
+            return  # SCHEMA: Airbyte has the columns from discover
+        bookmarks = message.value["bookmarks"]
+        for name, state in self.states.items():
+            stream = {"stream_descriptor": {"name": name}, "stream_state": bookmarks.get(name, state)}
+            counted = {"recordCount": self._counts.pop(name, 0)}
+            self.send({"type": "STATE", "state": {"type": "STREAM", "stream": stream, "sourceStats": counted}})
+
+    def status(self, status: str, *names: str) -> None:
+        """Write how it stands with these streams, or with every one: STARTED, RUNNING, COMPLETE or INCOMPLETE."""
+        for name in names or self.states:
+            what = {"stream_descriptor": {"name": name}, "status": status}
+            trace = {"type": "STREAM_STATUS", "emitted_at": _now(), "stream_status": what}
+            self.send({"type": "TRACE", "trace": trace})
+
+    def error(self, problem: CommandError) -> None:
+        """Write why a command failed."""
+        error = {"message": self.log.scrubbed(str(problem)), "failure_type": problem.failure_type}
+        self.send({"type": "TRACE", "trace": {"type": "ERROR", "emitted_at": _now(), "error": error}})
+
+    def send(self, *messages: dict[str, Any]) -> None:
+        """Write messages; if nobody reads them any more, or they cannot be written, end."""
+        try:
+            sys.stdout.buffer.write(_encode_lines(messages))
+            sys.stdout.flush()
+        except OSError as error:
+            if threading.current_thread() is not threading.main_thread():
+                return  # a thread that logs would end alone; the main thread's next message fails, too
+            drop_stdout()
+            closed = isinstance(error, BrokenPipeError)
+            raise SystemExit(CLOSED_PIPE if closed else f"messages cannot be written: {error}") from None
+
+
+class LogMessages(logging.Handler):
+    """Writes log lines as LOG messages."""
+
+    def __init__(self, writer: AirbyteWriter) -> None:
+        super().__init__()
+        self.writer = writer
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        level = LEVELS.get(record.levelno, "DEBUG")
+        self.writer.send({"type": "LOG", "log": {"level": level, "message": self.format(record)}})
+
+    def scrubbed(self, text: str) -> str:
+        """Return a text without this run's secrets: the tap sees to it that every handler's formatter hides them."""
+        return self.format(logging.makeLogRecord({"msg": text}))
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
