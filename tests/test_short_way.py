@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pytest
 
     from tap_instances.businesses import Business
+    from tap_instances.client import SnapshotError
     from tap_instances.responses import Snapshot
 
 
@@ -78,7 +79,7 @@ class WritingWire(Wire):
 
     seed, indent = 0, None
 
-    def fetch(self, business: Business) -> Snapshot:
+    def fetch(self, business: Business) -> Snapshot | SnapshotError:
         """Return the snapshot of a body that is written as it was last said."""
         if self.answers.get(business.id) is None:
             return super().fetch(business)

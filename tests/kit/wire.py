@@ -41,11 +41,11 @@ class Wire:
         self.seconds += 1
         return BEGINNING + timedelta(seconds=self.seconds)
 
-    def fetch(self, business: Business) -> Snapshot:
+    def fetch(self, business: Business) -> Snapshot | SnapshotError:
         """Give the snapshot of a business."""
         instances = self.answers.get(business.id)
         if instances is None:
-            raise SnapshotError("503 Service Unavailable: try again later")
+            return SnapshotError("503 Service Unavailable: try again later")
         body = {"businessId": business.id, "name": business.id, "Instances": instances}
         return read_snapshot(bytearray(json.dumps(body).encode()), self.tick())
 
