@@ -112,8 +112,7 @@ def _tls_failure(error: Exception, causes: list[BaseException]) -> TryError | No
         )
     if (tls and tls.library in {"X509", "PEM"}) or "TLS CA certificate bundle" in str(error):  # requests' words
         return TryError("no CA certificates", "let REQUESTS_CA_BUNDLE or SSL_CERT_FILE name an existing PEM file")
-    at_proxy = isinstance(error, requests.exceptions.ProxyError)
-    if tls and tls.reason == "WRONG_VERSION_NUMBER" and not at_proxy:  # it answered without TLS
+    if tls and tls.reason == "WRONG_VERSION_NUMBER" and not isinstance(error, requests.exceptions.ProxyError):
         return TryError("the server does not speak TLS on this port", "change https to http in api_url")
     return None
 

@@ -72,8 +72,22 @@ class Snapshot:
 def read_connected(response: requests.Response, body: bytearray, observed_at: datetime) -> Snapshot:
     """Return the snapshot in a response that was complete at that time (UTC), or raise a :class:`TryError`."""
     _check(response, body, observed_at, ADVICE)
+    not_utf8 = False
     with _parsing(response, body):
-        return read_snapshot(body, observed_at)
+        try:
+            top, instances = _split(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            not_utf8 = not _is_unicode(body)
+            top, instances = _split(repair(body))
+    if not isinstance(top, dict):
+        raise TryError(f"the response is {json_type(top)}, not an object with Instances", CHECK_URL)
+    if instances is None:
+        what = json_type(top["Instances"]) if "Instances" in top else "missing"
+        reason = f"Instances is {what} in the response, which is not taken for 'nothing is connected'"
+        raise TryError(reason, CHECK_URL, _message(top))
+    if key := next_page_key(top):
+        raise _not_whole(f"its {key} tells of more pages")
+    return Snapshot(top, instances, observed_at, not_utf8)
 
 
 def read_listed(response: requests.Response, body: bytearray, observed_at: datetime) -> list[dict[str, Any]]:
@@ -86,30 +100,6 @@ def read_listed(response: requests.Response, body: bytearray, observed_at: datet
     what = "an array of other things" if isinstance(value, list) else json_type(value)
     reason = f"the response is {what}, not an array of businesses"
     raise TryError(reason, "check api_url, or use businesses instead of admin_token", _message(value))
-
-
-def read_snapshot(body: bytearray, observed_at: datetime) -> Snapshot:
-    """Return the snapshot in the body of a 200.
-
-    Raises:
-        ValueError, RecursionError: it is not JSON, or nested too deep.
-        TryError: it is JSON of another shape, or a part of a list.
-    """
-    not_utf8 = False
-    try:
-        top, instances = _split(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        not_utf8 = not _is_unicode(body)
-        top, instances = _split(repair(body))
-    if not isinstance(top, dict):
-        raise TryError(f"the response is {json_type(top)}, not an object with Instances", CHECK_URL)
-    if instances is None:
-        what = json_type(top["Instances"]) if "Instances" in top else "missing"
-        reason = f"Instances is {what} in the response, which is not taken for 'nothing is connected'"
-        raise TryError(reason, CHECK_URL, _message(top))
-    if key := next_page_key(top):
-        raise _not_whole(f"its {key} tells of more pages")
-    return Snapshot(top, instances, observed_at, not_utf8)
 
 
 def _split(body: bytes | bytearray) -> tuple[Any, list[msgspec.Raw] | None]:

@@ -21,7 +21,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -32,10 +31,10 @@ from tap_instances.client import Client, SnapshotError
 from tap_instances.columns import api_columns
 from tap_instances.failures import TryError
 from tap_instances.redact import is_secret_name
-from tap_instances.responses import read_connected
 from tests.kit.faults import BUSINESS, GOOD, TOKEN, FaultServer, answer, head, leave_surroundings, raw, trickle
 from tests.kit.faults import settings as tap_settings
 from tests.kit.support import CONNECTED, Run, sync
+from tests.kit.wire import read_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -349,12 +348,10 @@ def dumps(value: Any, *, ascii_only: bool) -> str:  # noqa: ANN401
 
 def run_on(raw_body: bytes, *, state: dict[str, Any] | None = None, include_secrets: bool = False) -> Run:
     """Run the tap on this body, which comes from the client's last step, not from a socket."""
-    response = requests.Response()
-    response.status_code = 200
 
     def fetch(_: Client, __: Business) -> Snapshot | SnapshotError:
         try:
-            return read_connected(response, bytearray(raw_body), datetime.now(timezone.utc))
+            return read_body(raw_body, datetime.now(timezone.utc))
         except TryError as failure:
             return SnapshotError(failure.line(1, [], [TOKEN]))
 

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tap_instances.responses import read_snapshot
 from tap_instances.run import Run
 from tap_instances.tap import TapInstances
 from tests.kit.support import discover
-from tests.kit.wire import Wire, instance, webhook
+from tests.kit.wire import Wire, instance, read_body, webhook
 
 if TYPE_CHECKING:
     import pytest
@@ -84,7 +83,7 @@ class WritingWire(Wire):
         if self.answers.get(business.id) is None:
             return super().fetch(business)
         body = shuffled({"name": "B", "Instances": self.answers[business.id]}, random.Random(self.seed))  # noqa: S311
-        return read_snapshot(bytearray(json.dumps(body, indent=self.indent).encode()), self.tick())
+        return read_body(json.dumps(body, indent=self.indent).encode(), self.tick())
 
 
 def shuffled(value: Any, chance: random.Random) -> Any:  # noqa: ANN401
