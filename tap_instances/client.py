@@ -133,11 +133,7 @@ class Client:
         return outcome
 
     def list_businesses(self, admin_token: str) -> list[dict[str, Any]]:
-        """Return the items of the server's list of businesses; from now on logs hide their tokens.
-
-        Raises:
-            SnapshotError: there is no such list.
-        """
+        """Return the items of the server's list of businesses, whose tokens logs now hide, or raise a SnapshotError."""
         listed = self._get(BUSINESSES_PATH, admin_token, read_listed, "the list of businesses")
         if isinstance(listed, SnapshotError):
             raise listed
