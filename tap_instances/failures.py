@@ -29,7 +29,9 @@ NETWORK_ERRORS: Final[dict[type[BaseException], str]] = {
     exceptions.NameResolutionError: "the host name has no address",
     exceptions.NewConnectionError: "",  # derives from ConnectTimeoutError without being one
     exceptions.ConnectTimeoutError: "no connection within {} s (request_timeout)",
+    requests.ConnectTimeout: "no connection within {} s (request_timeout)",
     TimeoutError: "no byte for {} s (request_timeout)",
+    requests.ReadTimeout: "no byte for {} s (request_timeout)",
     ssl.SSLError: "",
     exceptions.DecodeError: "the response's compression is broken",
     RemoteDisconnected: "the server closed the connection without a response",

@@ -6,8 +6,6 @@ import re
 from contextlib import suppress
 from typing import Any, Final
 
-from requests.utils import parse_header_links
-
 # Keys, in lower case without "-" and "_", by which servers tell that a list comes in pages.
 NEXT: Final = re.compile(r"next(page)?(url|link|cursor|token|offset|number)?|has(next|more)(pages?)?|more")
 PAGES: Final = re.compile(r"(total|num)?pages(total)?|pagecount|lastpage")
@@ -15,11 +13,14 @@ LAST: Final = re.compile(r"(is)?last(page)?")
 TOTAL: Final = re.compile(r"total(records|items|count|elements)?")
 SIZE: Final = re.compile(r"limit|(per|itemsper)page|pagesize")
 PAGING: Final = re.compile(r"pagination|paging|meta(data)?|pages?|pageinfo|links|cursor")  # objects of such keys
+# The parameters of a Link header, quoted or not. (requests' parser ends at a title with "=" in it.)
+PARAMETER: Final = re.compile(r"""[;,]\s*([^\s=;,<"']+)\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^\s;,]*)""")
 
 
 def links_to_next(header: str) -> bool:
     """Return whether a ``Link`` header has a link with the relation ``next``."""
-    return any("next" in link.get("rel", "").split() for link in parse_header_links(header.lower()))
+    parameters = PARAMETER.findall(re.sub(r"<[^>]*>", "", header.lower()))
+    return any(name == "rel" and "next" in value.strip("\"'").split() for name, value in parameters)
 
 
 def next_page_key(top: dict[str, Any], path: str = "") -> str:
