@@ -6,11 +6,9 @@ Pure functions: :mod:`tap_instances.client` fetches the list, :mod:`tap_instance
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
-from typing_extensions import override
-
-from tap_instances.redact import MASK
 from tap_instances.settings import BUSINESS_ID, TOKEN
 
 if TYPE_CHECKING:
@@ -19,85 +17,59 @@ if TYPE_CHECKING:
 MAX_NAME: Final = 100  # characters of an invalid id that are shown
 
 
-class Business(NamedTuple):
+@dataclass(frozen=True)
+class Business:
     """A business to read: its id, its bearer token, and why it cannot be read, if that is known already."""
 
     id: str
-    token: str
+    token: str = field(repr=False)
     problem: str = ""
 
-    @override
-    def __repr__(self) -> str:
-        return f"Business(id={self.id!r}, token='{MASK}', problem={self.problem!r})"
 
+def find_businesses(named: Mapping[str, str | None], listed: Sequence[Mapping[str, Any]]) -> list[Business]:
+    """Return the named businesses (id -> token), or if none is named, those in the server's list that are not deleted.
 
-class ListedBusiness(NamedTuple):
-    """An item of the server's list. ``id`` and ``token`` are as listed, of whatever type."""
-
-    id: Any
-    token: Any
-    deleted: bool
-
-    @override
-    def __repr__(self) -> str:
-        return f"ListedBusiness(id={self.id!r}, token='{MASK}', deleted={self.deleted})"
-
-
-def is_business_id(value: object) -> bool:
-    """Return whether a value can be a business's id, by the rule of the setting."""
-    return isinstance(value, str) and bool(re.fullmatch(BUSINESS_ID, value))
-
-
-def is_token(value: object) -> bool:
-    """Return whether a value can be a token, by the rule of the setting."""
-    return isinstance(value, str) and bool(re.fullmatch(TOKEN, value))
-
-
-def find_tokens(named: Mapping[str, str | None], listed: Sequence[ListedBusiness]) -> list[Business]:
-    """Return the named businesses in their order; those without a token get the one in the server's list."""
-    by_id = _by_id(listed)
+    A missing token is the one in the list. The order is that of ``named``, or of the list.
+    """
+    if not named:
+        listed = [item for item in listed if item.get("deletedAt") is None]
+    items: dict[str, list[Mapping[str, Any]]] = {}
+    for number, item in enumerate(listed, 1):
+        items.setdefault(_name(item, number), []).append(item)
     return [
-        Business(business_id, token) if token else _from_list(business_id, by_id.get(business_id, []))
-        for business_id, token in named.items()
+        Business(business_id, token) if token else _from_list(business_id, items.get(business_id, []))
+        for business_id, token in (named or dict.fromkeys(items)).items()
     ]
 
 
-def all_listed(listed: Sequence[ListedBusiness]) -> list[Business]:
-    """Return every business of the server's list that is not deleted, in its order, each id once."""
-    live = [item for item in listed if not item.deleted]
-    by_id = _by_id(live)
-    businesses = []
-    for number, item in enumerate(live, 1):
-        if not is_business_id(item.id):
-            name = ascii(item.id)[1:-1][:MAX_NAME] if isinstance(item.id, str) and item.id else f"number {number}"
-            problem = "its businessId in the server's list is not a valid id: ask the server's operator"
-            businesses.append(Business(name, "", problem))
-        elif entries := by_id.pop(item.id, None):  # the first of its id
-            businesses.append(_from_list(item.id, entries))
-    return businesses
+def _name(item: Mapping[str, Any], number: int) -> str:
+    """Return a listed business's id; if it is not valid, what can stand for it in a line."""
+    business_id = item.get("businessId")
+    if _is_valid(business_id, BUSINESS_ID):
+        return str(business_id)
+    return ascii(business_id)[1:-1][:MAX_NAME] if business_id and isinstance(business_id, str) else f"number {number}"
 
 
-def _by_id(listed: Sequence[ListedBusiness]) -> dict[str, list[ListedBusiness]]:
-    by_id: dict[str, list[ListedBusiness]] = {}
-    for item in listed:
-        if isinstance(item.id, str):
-            by_id.setdefault(item.id, []).append(item)
-    return by_id
+def _is_valid(value: object, rule: str) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(rule, value))
 
 
-def _from_list(business_id: str, entries: Sequence[ListedBusiness]) -> Business:
+def _from_list(business_id: str, items: Sequence[Mapping[str, Any]]) -> Business:
     """Return the business with its token in the list, or with the problem that keeps it from being read.
 
-    A deleted entry counts only if there is no other.
+    A deleted item counts only if there is no other.
     """
-    tokens = [item.token for item in entries if not item.deleted] or [item.token for item in entries]
+    live = [item for item in items if item.get("deletedAt") is None]
+    tokens = [item.get("businessToken") for item in live or items]
     if not tokens:
         problem = "the server does not list it: check its business_id, or set its auth_token"
+    elif not _is_valid(items[0].get("businessId"), BUSINESS_ID):
+        problem = "its businessId in the server's list is not a valid id: ask the server's operator"
     elif len(tokens) > 1:
         problem = "the server lists it more than once: set its auth_token"
     elif tokens[0] is None or tokens[0] == "":
         problem = "the server lists no token for it: set its auth_token"
-    elif not is_token(tokens[0]):
+    elif not _is_valid(tokens[0], TOKEN):
         problem = "its token in the server's list is not a valid one: set its auth_token"
     else:
         return Business(business_id, tokens[0])

@@ -1,7 +1,7 @@
 """HTTP client for one CodeChat server: requests, authentication, redirects, retries, several businesses at a time.
 
-With :mod:`tap_instances.responses`, the only module that knows HTTP. It returns a :class:`Snapshot` of a complete and
-valid response, or raises a :class:`SnapshotError` whose text tells a person what to do.
+With :mod:`tap_instances.responses`, the only module that knows HTTP. What it returns is a :class:`Snapshot` of a
+complete and valid response, or a :class:`SnapshotError` whose text tells a person what to do.
 """
 
 from __future__ import annotations
@@ -12,26 +12,28 @@ import random
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from http.cookiejar import DefaultCookiePolicy
 from itertools import islice
-from typing import TYPE_CHECKING, Final, TypeVar
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 import requests
 import urllib3
-from requests.auth import AuthBase
+from requests.adapters import HTTPAdapter
 from typing_extensions import override
 
 from tap_instances.failures import TryError, network_failure, origin
 from tap_instances.redact import scrub_logs
-from tap_instances.responses import read_connected, read_listed, unreadable_encoding
+from tap_instances.responses import MAX_RETRY_AFTER, Snapshot, read_connected, read_listed, unreadable_encoding
+from tap_instances.settings import secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
-    from tap_instances.businesses import Business, ListedBusiness
-    from tap_instances.responses import Snapshot
+    from tap_instances.businesses import Business
 
     T = TypeVar("T")
     Reader = Callable[[requests.Response, bytearray, datetime], T]
@@ -40,9 +42,7 @@ if TYPE_CHECKING:
 CONNECTED_PATH: Final = "/api/v2/business/{business_id}/instance/connected"
 BUSINESSES_PATH: Final = "/api/v2/admin/business"
 MAX_BACKOFF: Final = 60.0  # seconds
-MAX_ERROR_BODY: Final = 65536  # bytes of an error response that are read
-CHUNK: Final = 1 << 20
-MIN_SECRET_HEADER: Final = 8  # characters; hiding a shorter value would hide parts of ordinary words
+CHUNK: Final = 1 << 20  # bytes; of an error response no more are read than that
 
 logger = logging.getLogger("tap-instances")
 
@@ -55,28 +55,19 @@ class SnapshotError(Exception):
         self.transient = transient
 
 
-class _Bearer(AuthBase):
-    """The token, set as ``auth`` so that a ``~/.netrc`` cannot replace it."""
-
-    def __init__(self, token: str) -> None:
-        self.token = token
-
-    @override
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self.token}"
-        return request
-
-
 class _Session(requests.Session):
     """A session that sends the token and the configured headers to one scheme, host and port only."""
 
-    def __init__(self, headers: Mapping[str, str], user_agent: str) -> None:
+    def __init__(self, headers: Mapping[str, str], user_agent: str, connections: int) -> None:
         super().__init__()
         self.configured = headers
         self.headers.update({"User-Agent": user_agent, "Accept": "application/json"} | dict(headers))
         # requests reads REQUESTS_CA_BUNDLE (and prefers it to this), but never SSL_CERT_FILE.
         self.verify = os.environ.get("SSL_CERT_FILE") or True
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))  # one business's must not serve another
+        # Without cookies, which one business's would serve another, threads can share a session.
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, HTTPAdapter(pool_maxsize=connections))
 
     @override
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
@@ -88,32 +79,22 @@ class _Session(requests.Session):
             prepared_request.headers.update(self.configured)  # requests has removed a Cookie
 
 
+@dataclass(repr=False)  # the headers may be secrets
 class Client:
     """Reads from one CodeChat server: one request per business, at most ``concurrency`` at a time."""
 
-    def __init__(  # noqa: PLR0913 (the settings)
-        self,
-        api_url: str,
-        *,
-        headers: Mapping[str, str],
-        concurrency: int,
-        request_timeout: int,
-        max_retries: int,
-        user_agent: str,
-    ) -> None:
-        """Keep the settings; nothing is sent yet. ``request_timeout`` is in seconds without a byte."""
-        self.api_url = api_url.rstrip("/")
-        self.headers = headers
-        self.concurrency = concurrency
-        self.request_timeout = request_timeout
-        self.max_retries = max_retries
-        self.user_agent = user_agent
-        # A server may echo a value, or the second word of "Basic …".
-        parts = (part for value in headers.values() for part in (value, *value.split()))
-        self._secrets = {part for part in parts if len(part) >= MIN_SECRET_HEADER}
-        self._idle: deque[_Session] = deque()  # kept for their connections; one thread at a time uses one
+    api_url: str
+    headers: Mapping[str, str]
+    concurrency: int
+    request_timeout: int  # seconds without a byte
+    max_retries: int
+    user_agent: str
 
-    # ---------------------------------------------------------------------------------------- several businesses
+    def __post_init__(self) -> None:
+        self._session = _Session(self.headers, self.user_agent, self.concurrency)
+        self._secrets = secrets({"headers": self.headers})
+
+    # ------------------------------------------------------------------------------------------ what can be read
 
     def snapshots(self, businesses: Sequence[Business]) -> Generator[Snapshot | SnapshotError, None, None]:
         """Yield each business's outcome in the given order, while the next ones are being fetched.
@@ -122,116 +103,87 @@ class Client:
         in memory, if the caller drops each outcome before it asks for the next.
         """
         remaining = iter(businesses)
-        started = deque(_Fetch(self, business) for business in islice(remaining, self.concurrency))
+        started = deque(map(self._start, islice(remaining, self.concurrency)))
         while started:
-            fetch = started.popleft()
-            fetch.join()
-            started.extend(_Fetch(self, business) for business in islice(remaining, 1))
-            yield fetch.outcome
+            outcome = started.popleft().get()
+            started.extend(map(self._start, islice(remaining, 1)))
+            yield outcome
+            del outcome  # its body
 
-    def outcome(self, business: Business) -> Snapshot | SnapshotError:
+    def _start(self, business: Business) -> SimpleQueue[Snapshot | SnapshotError]:
+        """Fetch a business in a thread of its own; return where its outcome will be put."""
+        outcome: SimpleQueue[Snapshot | SnapshotError] = SimpleQueue()
+        # A daemon never holds up an exit.
+        threading.Thread(target=lambda: outcome.put(self.fetch(business)), name="fetch", daemon=True).start()
+        return outcome
+
+    def fetch(self, business: Business) -> Snapshot | SnapshotError:
         """Return the business's snapshot, or why there is none."""
+        if business.problem:
+            return SnapshotError(business.problem)
+        started = time.monotonic()
         try:
-            return self.fetch(business)
-        except SnapshotError as error:
-            # A new one, without the traceback: its frames hold the body.
-            return SnapshotError(str(error), transient=error.transient)
+            path = CONNECTED_PATH.format(business_id=quote(business.id, safe=""))
+            outcome = self._get(path, business.token, read_connected, f"business {business.id}")
         except Exception as error:  # noqa: BLE001 (a bug that one business meets must not stop the others)
             logger.debug("business %s", business.id, exc_info=True)
             return SnapshotError(f"unexpected {type(error).__name__}: please report it")
+        if isinstance(outcome, Snapshot):
+            outcome.seconds = time.monotonic() - started
+        return outcome
 
-    # ------------------------------------------------------------------------------------------ what can be read
-
-    def fetch(self, business: Business) -> Snapshot:
-        """Return the business's snapshot, after up to ``max_retries`` retries.
-
-        Raises:
-            SnapshotError: there is none.
-        """
-        if business.problem:
-            raise SnapshotError(business.problem)
-        started = time.monotonic()
-        path = CONNECTED_PATH.format(business_id=quote(business.id, safe=""))
-        snapshot = self._get(path, business.token, read_connected, f"business {business.id}")
-        snapshot.seconds = time.monotonic() - started
-        return snapshot
-
-    def list_businesses(self, admin_token: str) -> list[ListedBusiness]:
-        """Return the businesses that the server lists, in its order; from now on logs hide their tokens.
-
-        Raises:
-            SnapshotError: there is no such list.
-        """
+    def list_businesses(self, admin_token: str) -> list[dict[str, Any]]:
+        """Return the items of the server's list of businesses, whose tokens logs now hide, or raise a SnapshotError."""
         listed = self._get(BUSINESSES_PATH, admin_token, read_listed, "the list of businesses")
-        scrub_logs({item.token for item in listed if isinstance(item.token, str) and item.token})
+        if isinstance(listed, SnapshotError):
+            raise listed
+        scrub_logs({item["businessToken"] for item in listed if isinstance(item.get("businessToken"), str)})
         return listed
 
     # ----------------------------------------------------------------------------------------------- one request
 
-    def _get(self, path: str, token: str, read: Reader[T], subject: str) -> T:
-        """Return what ``read`` makes of the response, after up to ``max_retries`` retries."""
-        for attempt in range(1, self.max_retries + 2):
+    def _get(self, path: str, token: str, read: Reader[T], subject: str) -> T | SnapshotError:
+        """Return what ``read`` makes of the response, or why there is none, after up to ``max_retries`` retries."""
+        attempt = 0
+        while True:
+            attempt += 1
+            urls: list[str] = []  # of the responses, and of a request that got none
             try:
-                return self._try(path, token, read)
+                return self._try(path, token, read, urls)
             except TryError as failure:
-                if not failure.retry or attempt > self.max_retries:
-                    line = failure.line(attempt, token, *self._secrets)
-                    raise SnapshotError(line, transient=failure.transient) from failure
+                is_last = attempt > self.max_retries or failure.wait > MAX_RETRY_AFTER
+                if is_last or not failure.transient:
+                    line = failure.line(attempt, urls, {token, *self._secrets})
+                    return SnapshotError(line, transient=failure.transient)
                 # `Retry-After: 0` or a past date: use our own backoff
-                wait = failure.retry_after or min(2.0 ** (attempt - 1), MAX_BACKOFF) * random.uniform(0.5, 1)  # noqa: S311
+                wait = failure.wait or min(2.0 ** (attempt - 1), MAX_BACKOFF) * random.uniform(0.5, 1)  # noqa: S311
                 logger.warning("%s: %s; try %d of %d in %.1f s", subject, failure, attempt + 1,
                                self.max_retries + 1, wait)  # fmt: skip
             time.sleep(wait)
-        raise AssertionError  # the last try returned or raised
 
-    def _try(self, path: str, token: str, read: Reader[T]) -> T:
-        """Send the request once.
+    def _try(self, path: str, token: str, read: Reader[T], urls: list[str]) -> T:
+        """Send the request once, and note the URLs to which it leads; raise a TryError without a good response."""
 
-        Raises:
-            TryError: there is no complete and valid response.
-        """
+        def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+            request.headers["Authorization"] = f"Bearer {token}"
+            return request
+
         try:
-            session = self._idle.pop()
-        except IndexError:
-            session = _Session(self.headers, self.user_agent)
-        urls: list[str] = []  # of each response, and of the request that got none
-        try:
-            try:
-                with session.get(
-                    self.api_url + path,
-                    auth=_Bearer(token),
-                    hooks={"response": lambda response, **_: urls.append(response.url)},
-                    stream=True,
-                    timeout=self.request_timeout,
-                ) as response:
-                    body = _read(response)
-            # ValueError and TypeError: requests and urllib3 raise them for some invalid URLs.
-            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError, TypeError) as error:
-                failure = network_failure(error, self.request_timeout, self.api_url, responded=bool(urls))
-                if failed := getattr(error, "request", None):
-                    urls.append(failed.url)
-                raise failure from error
-            return read(response, body, datetime.now(timezone.utc))
-        except TryError as failure:
-            failure.add_redirect(urls)
-            raise
-        finally:
-            self._idle.append(session)
-
-
-class _Fetch(threading.Thread):
-    """A business being fetched; ``outcome`` is there once it was joined. A daemon: it never holds up an exit."""
-
-    outcome: Snapshot | SnapshotError
-
-    def __init__(self, client: Client, business: Business) -> None:
-        super().__init__(name="fetch", daemon=True)
-        self.client, self.business = client, business
-        self.start()
-
-    @override
-    def run(self) -> None:
-        self.outcome = self.client.outcome(self.business)
+            with self._session.get(
+                self.api_url.rstrip("/") + path,
+                auth=authorize,  # a header would be replaced by what a ~/.netrc says
+                hooks={"response": lambda response, **_: urls.append(response.url)},
+                stream=True,
+                timeout=self.request_timeout,
+            ) as response:
+                body = _read(response)
+        # ValueError and TypeError: requests and urllib3 raise them for some invalid URLs.
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, TypeError) as error:
+            failure = network_failure(error, self.request_timeout, self.api_url, responded=bool(urls))
+            if request := getattr(error, "request", None):
+                urls.append(request.url)
+            raise failure from error
+        return read(response, body, datetime.now(timezone.utc))
 
 
 def _read(response: requests.Response) -> bytearray:
@@ -240,7 +192,7 @@ def _read(response: requests.Response) -> bytearray:
     try:
         for chunk in response.raw.stream(CHUNK, decode_content=not unreadable_encoding(response)):
             body += chunk
-            if not response.ok and len(body) > MAX_ERROR_BODY:
+            if not response.ok and len(body) >= CHUNK:
                 break
     except (urllib3.exceptions.HTTPError, OSError):
         if response.ok:

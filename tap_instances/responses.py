@@ -1,17 +1,17 @@
 """What a response means: a snapshot, a list of businesses, or a failure to act on.
 
-The outcome of :func:`read_connected` and :func:`read_listed` is a :class:`Snapshot`, :class:`ListedBusiness` items, or
-a :class:`tap_instances.failures.TryError`; none of them holds a response, a header or a body.
+The outcome of :func:`read_connected` and :func:`read_listed` is a :class:`Snapshot`, the list's items, or a
+:class:`tap_instances.failures.TryError`; none of them holds a response, a header or a body.
 """
 
 from __future__ import annotations
 
-import codecs
+import http.client
 import json
 import re
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from email.utils import mktime_tz, parsedate_tz
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +19,6 @@ import msgspec
 import urllib3
 from msgspec import UNSET, Raw, UnsetType
 
-from tap_instances.businesses import ListedBusiness
 from tap_instances.failures import CHECK_URL, REACH, TryError, one_line
 from tap_instances.paging import links_to_next, next_page_key
 from tap_instances.redact import MASK, is_secret_name
@@ -32,9 +31,9 @@ if TYPE_CHECKING:
     import requests
 
 TRANSIENT: Final = frozenset({408, 429, *range(500, 600)})  # worth a retry
+MAX_RETRY_AFTER: Final = 300.0  # seconds; a longer wait is the scheduler's business
 OPERATOR: Final = "ask the server's operator"
 GATEWAY: Final = "a gateway in front of the server may want headers"
-SAY_HTTPS: Final = "change http to https in api_url"
 ADVICE: Final = {
     400: "check its business_id: the API does not accept it",
     401: f"check auth_token: it is wrong, expired, or another business's ({GATEWAY})",
@@ -71,48 +70,11 @@ class Snapshot:
     seconds: float = 0.0
 
 
-# ------------------------------------------------------------------------------------------------------- a response
-
-
 def read_connected(response: requests.Response, body: bytearray, observed_at: datetime) -> Snapshot:
-    """Return the snapshot in a response that was complete at that time (UTC).
-
-    Raises:
-        TryError: its status, its headers or its body mean something else.
-    """
+    """Return the snapshot in a response that was complete at that time (UTC), or raise a :class:`TryError`."""
     _check(response, body, observed_at, ADVICE)
-    with _naming_encoding(response):
-        return read_snapshot(body, observed_at)
-
-
-def read_listed(response: requests.Response, body: bytearray, observed_at: datetime) -> list[ListedBusiness]:
-    """Return the server's list of businesses, in its order.
-
-    Raises:
-        TryError: its status, its headers or its body mean something else.
-    """
-    _check(response, body, observed_at, LIST_ADVICE)
-    with _naming_encoding(response), _parsing(body):
-        value = parse_json(bytes(body))
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        what = "an array of other things" if isinstance(value, list) else json_type(value)
-        message = _message(value) if isinstance(value, dict) else ""
-        reason = f"the response is {what}, not an array of businesses"
-        raise TryError(reason, "check api_url, or use businesses instead of admin_token", message)
-    return [
-        ListedBusiness(item.get("businessId"), item.get("businessToken"), item.get("deletedAt") is not None)
-        for item in value
-    ]
-
-
-def read_snapshot(body: bytearray, observed_at: datetime) -> Snapshot:
-    """Return the snapshot in the body of a 200.
-
-    Raises:
-        TryError: it is not JSON, which can pass, or JSON of another shape, or a part of a list.
-    """
     not_utf8 = False
-    with _parsing(body):
+    with _parsing(response, body):
         try:
             top, instances = _split(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -129,81 +91,16 @@ def read_snapshot(body: bytearray, observed_at: datetime) -> Snapshot:
     return Snapshot(top, instances, observed_at, not_utf8)
 
 
-def _not_whole(how: str) -> TryError:
-    return TryError(f"the list in the response is not whole: {how}", f"{OPERATOR}: it must come in one response")
-
-
-def _check(response: requests.Response, body: bytearray, observed_at: datetime, advice: Mapping[int, str]) -> None:
-    """Raise a :class:`TryError` unless this is a successful response with a whole list."""
-    status = response.status_code
-    if status == HTTPStatus.PARTIAL_CONTENT:
-        raise _not_whole("its status is 206 Partial Content")
-    if 200 <= status < 300:  # noqa: PLR2004
-        if links_to_next(response.headers.get("Link", "")):
-            raise _not_whole("its Link header names a next page")
-        return
-    reason, message = f"{status} {_phrase(status)}", _error_message(body)
-    if status in TRANSIENT:
-        wait = _retry_after(response.headers.get("Retry-After", "").strip(), observed_at)
-        raise TryError(reason, REACH, message, transient=True, retry_after=wait)
-    if WANTS_TLS.search(body):
-        raise TryError(reason, SAY_HTTPS, message)
-    action = advice.get(status, CHECK_URL)
-    if _is_page(body):
-        action = f"{action if status in {401, 403, 407} else CHECK_URL} (a web page answered)"
-        if status in {401, 403}:
-            action += ": a gateway or proxy may have refused the request, not CodeChat"
-    raise TryError(reason, action, message)
-
-
-@contextmanager
-def _parsing(body: bytearray) -> Iterator[None]:
-    """Translate what JSON parsers raise into a :class:`TryError`."""
-    try:
-        yield
-    except RecursionError as error:
-        raise TryError("the response is nested deeper than some 1,000 levels", OPERATOR) from error
-    except ValueError as error:
-        if _is_page(body):
-            raise TryError("the response is a web page, not JSON", CHECK_URL, transient=True) from error
-        what = "not JSON" if body.strip() else "empty"
-        raise TryError(f"the response is {what}", f"if it stays so, {OPERATOR}", transient=True) from error
-
-
-# ---------------------------------------------------------------------------------------------------------- encoding
-
-
-def unreadable_encoding(response: requests.Response) -> str:
-    """Return the response's content codings that cannot be decoded here, ``br`` for example; usually none."""
-    codings = {coding.strip().lower() for coding in response.headers.get("Content-Encoding", "").split(",")}
-    known = {"", "identity", *urllib3.response.BaseHTTPResponse.CONTENT_DECODERS}
-    return one_line(", ".join(sorted(codings - known)))[:40]
-
-
-@contextmanager
-def _naming_encoding(response: requests.Response) -> Iterator[None]:
-    """Name an encoding that cannot be decoded as the reason of a failure (a body may be readable in spite of it)."""
-    try:
-        yield
-    except TryError as failure:
-        if encoding := unreadable_encoding(response):
-            advice = "let the server, or the proxy in front of it, send gzip or no encoding: the tap asks for that"
-            raise TryError(f"the response has Content-Encoding {encoding}, which is not supported", advice) from failure
-        raise
-
-
-def _is_unicode(body: bytearray) -> bool:
-    """Return whether the body's bytes are valid UTF-8 (or the UTF-16 or UTF-32 that they look like)."""
-    if body.isascii():
-        return True
-    decoder = codecs.getincrementaldecoder(json.detect_encoding(bytes(body[:4])))()
-    try:
-        for start in range(0, len(body), 1 << 16):  # in pieces: the whole text may need four times the memory
-            decoder.decode(body[start : start + (1 << 16)])
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return False
-    return True
+def read_listed(response: requests.Response, body: bytearray, observed_at: datetime) -> list[dict[str, Any]]:
+    """Return the items of the server's list of businesses, or raise a :class:`TryError`."""
+    _check(response, body, observed_at, LIST_ADVICE)
+    with _parsing(response, body):
+        value = parse_json(body)
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return value
+    what = "an array of other things" if isinstance(value, list) else json_type(value)
+    reason = f"the response is {what}, not an array of businesses"
+    raise TryError(reason, "check api_url, or use businesses instead of admin_token", _message(value))
 
 
 class _Documented(msgspec.Struct, forbid_unknown_fields=True):
@@ -236,36 +133,98 @@ def _split(body: bytes | bytearray) -> tuple[Any, list[Raw] | None]:
     return top, listed if isinstance(listed, list) else None
 
 
-# ----------------------------------------------------------------------------------------------- the API's own message
+def _is_unicode(body: bytearray) -> bool:
+    """Return whether the body's bytes are valid UTF-8 (or the UTF-16 or UTF-32 that they look like)."""
+    try:
+        body.decode(json.detect_encoding(body))
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
-def _phrase(status: int) -> str:
-    with suppress(ValueError):
-        return HTTPStatus(status).phrase
-    return "(no standard status)"
+def _not_whole(how: str) -> TryError:
+    return TryError(f"the list in the response is not whole: {how}", f"{OPERATOR}: it must come in one response")
+
+
+def unreadable_encoding(response: requests.Response) -> str:
+    """Return the response's content codings that cannot be decoded here, ``br`` for example; usually none."""
+    codings = {coding.strip().lower() for coding in response.headers.get("Content-Encoding", "").split(",")}
+    known = {"", "identity", *urllib3.response.BaseHTTPResponse.CONTENT_DECODERS}
+    return one_line(", ".join(sorted(codings - known)))[:40]
+
+
+# ------------------------------------------------------------------------------------------------- what went wrong
+
+
+def _check(response: requests.Response, body: bytearray, observed_at: datetime, advice: Mapping[int, str]) -> None:
+    """Raise a :class:`TryError` unless this is a successful response with a whole list."""
+    status = response.status_code
+    if status == HTTPStatus.PARTIAL_CONTENT:
+        raise _not_whole("its status is 206 Partial Content")
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        if links_to_next(response.headers.get("Link", "")):
+            raise _not_whole("its Link header names a next page")
+        return
+    reason = f"{status} {http.client.responses.get(status, '(no standard status)')}"
+    message = _error_message(body)
+    if status in TRANSIENT:
+        wait = _retry_after(response.headers.get("Retry-After", "").strip(), observed_at)
+        action = f"the server asks to wait {wait:.0f} s, run again after that" if wait > MAX_RETRY_AFTER else REACH
+        raise TryError(reason, action, message, transient=True, wait=wait)
+    if WANTS_TLS.search(body):
+        raise TryError(reason, "change http to https in api_url", message)
+    action = advice.get(status, CHECK_URL)
+    if _is_page(body):
+        action = f"{action if status in {401, 403, 407} else CHECK_URL} (a web page answered)"
+        if status in {401, 403}:
+            action += ": a gateway or proxy may have refused the request, not CodeChat"
+    raise TryError(reason, action, message)
+
+
+@contextmanager
+def _parsing(response: requests.Response, body: bytearray) -> Iterator[None]:
+    """Translate what JSON parsers raise into a :class:`TryError`."""
+    try:
+        yield
+    except RecursionError as error:
+        raise TryError("the response is nested deeper than some 1,000 levels", OPERATOR) from error
+    except ValueError as error:
+        if encoding := unreadable_encoding(response):
+            advice = "let the server, or the proxy in front of it, send gzip or no encoding: the tap asks for that"
+            raise TryError(f"the response has Content-Encoding {encoding}, which is not supported", advice) from error
+        if _is_page(body):
+            raise TryError("the response is a web page, not JSON", CHECK_URL, transient=True) from error
+        what = "not JSON" if body.strip() else "empty"
+        raise TryError(f"the response is {what}", f"if it stays so, {OPERATOR}", transient=True) from error
 
 
 def _is_page(body: bytearray) -> bool:
     return body[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
 
 
+def _retry_after(value: str, now: datetime) -> float:
+    """Return the seconds that ``Retry-After`` names, as a number or as a date; 0 if it cannot be read."""
+    if value.isdecimal():
+        return float(value)
+    with suppress(ValueError, TypeError, OverflowError):
+        return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
+    return 0.0
+
+
 def _error_message(body: bytearray) -> str:
     """Return the API's own message in an error response, as one line."""
-    with suppress(RecursionError):
-        try:
-            value = parse_json(bytes(body))
-        except ValueError:
-            text = body.decode("utf-8", "replace").strip()
-            return text if text.isprintable() and not text.startswith(("<", "{", "[")) else ""
-        if isinstance(value, str):
-            return one_line(value)
-        items = value if isinstance(value, list) else [value]
-        return "; ".join(filter(None, map(_message, items)))
-    return ""
+    try:
+        value = parse_json(body)
+    except (ValueError, RecursionError):
+        text = body.decode("utf-8", "replace").strip()
+        return text if text.isprintable() and not text.startswith(("<", "{", "[")) else ""
+    return one_line(value) if isinstance(value, str) else _message(value)
 
 
 def _message(value: Any) -> str:  # noqa: ANN401
-    """Return the message in an API's JSON object, as one line: the first of the usual keys that says something."""
+    """Return the message in an API's JSON body, as one line: the first of the usual keys that says something."""
+    if isinstance(value, list):
+        return "; ".join(filter(None, map(_message, value)))
     if not isinstance(value, dict):
         return ""
     with suppress(RecursionError):
@@ -284,12 +243,3 @@ def _words(part: Any, separator: str = ", ") -> str:  # noqa: ANN401
         words = {key: MASK if is_secret_name(key) else _words(value) for key, value in part.items()}
         return ", ".join(f"{key}: {text}" for key, text in words.items() if text)
     return separator.join(filter(None, map(_words, part))) if isinstance(part, list) else str(part)
-
-
-def _retry_after(value: str, now: datetime) -> float | None:
-    """Return the seconds that ``Retry-After`` names, as a number or as a date; ``None`` without a readable one."""
-    if value.isascii() and value.isdigit():
-        return float(value)
-    with suppress(ValueError, OverflowError):
-        return max(0.0, mktime_tz(date) - now.timestamp()) if (date := parsedate_tz(value)) else None
-    return None

@@ -12,7 +12,7 @@ from singer_sdk.singerlib.messages import StateMessage
 from typing_extensions import override
 
 from tap_instances import settings
-from tap_instances.businesses import all_listed, find_tokens
+from tap_instances.businesses import find_businesses
 from tap_instances.client import Client, SnapshotError
 from tap_instances.memory import Partition, read_bookmarks
 from tap_instances.run import Run
@@ -62,12 +62,9 @@ class TapInstances(SDKTap):
         """
         entries = settings.businesses(self.config)
         named = {entry["business_id"]: entry.get("auth_token") for entry in entries}
-        if named and all(named.values()):
-            return find_tokens(named, [])
-        listed = self.client.list_businesses(self.config["admin_token"])
-        if named:
-            return find_tokens(named, listed)
-        businesses = all_listed(listed)
+        complete = named and all(named.values())
+        listed = [] if complete else self.client.list_businesses(self.config["admin_token"])
+        businesses = find_businesses(named, listed)
         if not businesses:
             logger.warning("the server lists no businesses: there is nothing to read")
         return businesses

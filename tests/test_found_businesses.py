@@ -195,6 +195,7 @@ ALONE: Final[dict[str, tuple[tuple[str, ...], list[dict[str, Any]], str, str]]] 
     "named twice": (("b-1", "b-9"), [item("b-9"), item("b-1"), item("b-9")], "b-9", "the server lists it more than"),
     "a bad id": ((), [item("b-1"), item("..")], "..", "its businessId in the server's list is not a valid id"),
     "an id of lines": ((), [item("b-1"), item("a\nb", "t")], "a\\nb", "its businessId in the server's list"),
+    "a bad id twice": ((), [item(".."), item("b-1"), item("..")], "..", "its businessId in the server's list is not"),
     "no id": ((), [item(None), item("b-1")], "number 1", "its businessId in the server's list is not a valid id"),
 }
 

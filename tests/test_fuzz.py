@@ -26,15 +26,15 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from typing_extensions import override
 
-from tap_instances import client, run
-from tap_instances.client import Client
+from tap_instances import run
+from tap_instances.client import Client, SnapshotError
 from tap_instances.columns import api_columns
 from tap_instances.failures import TryError
 from tap_instances.redact import is_secret_name
-from tap_instances.responses import read_snapshot
 from tests.kit.faults import BUSINESS, GOOD, TOKEN, FaultServer, answer, head, leave_surroundings, raw, trickle
 from tests.kit.faults import settings as tap_settings
 from tests.kit.support import CONNECTED, Run, sync
+from tests.kit.wire import read_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -349,11 +349,11 @@ def dumps(value: Any, *, ascii_only: bool) -> str:  # noqa: ANN401
 def run_on(raw_body: bytes, *, state: dict[str, Any] | None = None, include_secrets: bool = False) -> Run:
     """Run the tap on this body, which comes from the client's last step, not from a socket."""
 
-    def fetch(_: Client, __: Business) -> Snapshot:
+    def fetch(_: Client, __: Business) -> Snapshot | SnapshotError:
         try:
-            return read_snapshot(bytearray(raw_body), datetime.now(timezone.utc))
+            return read_body(raw_body, datetime.now(timezone.utc))
         except TryError as failure:
-            raise client.SnapshotError(failure.line(1, TOKEN)) from None
+            return SnapshotError(failure.line(1, [], [TOKEN]))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Client, "fetch", fetch)

@@ -13,7 +13,7 @@ from demo.codechat import CodeChat, World
 from tap_instances import client
 from tap_instances.businesses import Business
 from tap_instances.client import Client, SnapshotError
-from tap_instances.responses import Snapshot
+from tap_instances.responses import Snapshot, read_connected
 from tap_instances.sdk.output import LineWriter
 from tests.kit.checked import STREAMS
 from tests.kit.faults import FaultServer, answer, head, leave_surroundings, raw
@@ -21,7 +21,10 @@ from tests.kit.support import Run, run_cli, sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
     from pathlib import Path
+
+    import requests
 
     from tests.kit.faults import Act, Connection
 
@@ -297,14 +300,12 @@ def test_one_without_a_key_leaves_the_others_whole() -> None:
 
 
 def test_a_bug_in_one_is_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch = Client.fetch
-
-    def broken(self: Client, business: Business) -> Snapshot:
-        if business.id == "b-1":
+    def broken(response: requests.Response, body: bytearray, observed_at: datetime) -> Snapshot:
+        if "b-1" in response.url:
             raise ZeroDivisionError
-        return fetch(self, business)
+        return read_connected(response, body, observed_at)
 
-    monkeypatch.setattr(Client, "fetch", broken)
+    monkeypatch.setattr(client, "read_connected", broken)
     with FaultServer(businesses=scripts(names(3))) as server:
         run = sync(config(server, names(3)))
     assert run.returncode == 1

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from tap_instances.paging import links_to_next, next_page_key
-from tap_instances.responses import read_snapshot
 from tap_instances.values import decode, deep_recursion, parse_json, repair
 from tests.kit.faults import FaultServer, answer, settings
 from tests.kit.support import sync
+from tests.kit.wire import read_body
 
 NOW = datetime(2025, 6, 30, 12, tzinfo=timezone.utc)
 
@@ -37,7 +37,7 @@ NOW = datetime(2025, 6, 30, 12, tzinfo=timezone.utc)
     ],
 )
 def test_each_way_through_a_body_gives_what_the_general_one_does(raw: bytes) -> None:
-    snapshot = read_snapshot(bytearray(raw), NOW)
+    snapshot = read_body(raw, NOW)
     with deep_recursion():
         whole = decode(repair(raw))
         assert [decode(repair(bytes(item))) for item in snapshot.instances] == whole.pop("Instances")

@@ -15,15 +15,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tap_instances.memory import Memory, RowMemory
-from tap_instances.responses import read_snapshot
 from tap_instances.tap import TapInstances
 from tests.kit.support import discover
-from tests.kit.wire import Wire, instance, webhook
+from tests.kit.wire import Wire, instance, read_body, webhook
 
 if TYPE_CHECKING:
     import pytest
 
     from tap_instances.businesses import Business
+    from tap_instances.client import SnapshotError
     from tap_instances.responses import Snapshot
 
 
@@ -78,12 +78,12 @@ class WritingWire(Wire):
 
     seed, indent = 0, None
 
-    def fetch(self, business: Business) -> Snapshot:
+    def fetch(self, business: Business) -> Snapshot | SnapshotError:
         """Return the snapshot of a body that is written as it was last said."""
         if self.answers.get(business.id) is None:
             return super().fetch(business)
         body = shuffled({"name": "B", "Instances": self.answers[business.id]}, random.Random(self.seed))  # noqa: S311
-        return read_snapshot(bytearray(json.dumps(body, indent=self.indent).encode()), self.tick())
+        return read_body(json.dumps(body, indent=self.indent).encode(), self.tick())
 
 
 def shuffled(value: Any, chance: random.Random) -> Any:  # noqa: ANN401

@@ -10,9 +10,11 @@ import json
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+import requests
+
 from tap_instances import client
 from tap_instances.client import SnapshotError
-from tap_instances.responses import Snapshot, read_snapshot
+from tap_instances.responses import Snapshot, read_connected
 from tap_instances.tap import TapInstances
 from tests.kit.support import Run, sync
 
@@ -41,13 +43,13 @@ class Wire:
         self.seconds += 1
         return BEGINNING + timedelta(seconds=self.seconds)
 
-    def fetch(self, business: Business) -> Snapshot:
+    def fetch(self, business: Business) -> Snapshot | SnapshotError:
         """Give the snapshot of a business."""
         instances = self.answers.get(business.id)
         if instances is None:
-            raise SnapshotError("503 Service Unavailable: try again later")
+            return SnapshotError("503 Service Unavailable: try again later")
         body = {"businessId": business.id, "name": business.id, "Instances": instances}
-        return read_snapshot(bytearray(json.dumps(body).encode()), self.tick())
+        return read_body(json.dumps(body).encode(), self.tick())
 
     def config(self, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
         """Give the settings for reading every business, one after the other."""
@@ -64,6 +66,13 @@ class Wire:
         """Run the tap on what there is now."""
         self.started = self.tick()
         return sync(self.config(**settings), state=state, catalog=catalog)
+
+
+def read_body(body: bytes, observed_at: datetime) -> Snapshot:
+    """Give the snapshot in the body of a 200."""
+    response = requests.Response()
+    response.status_code = 200
+    return read_connected(response, bytearray(body), observed_at)
 
 
 def instance(instance_id: str, *webhooks: dict[str, Any], **values: Any) -> dict[str, Any]:  # noqa: ANN401
