@@ -47,11 +47,14 @@ _DATE_TIME: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)? ?(?:[Zz]|[+-]\d\d(?::?\d\d)?)?", re.ASCII
 )
 
-_USERINFO: Final = re.compile(r"^(\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?/*[^/?#:]*:)[^/?#]*@")  # a user may hold "@"
+# Up to the password; a user may hold "@", and a URL may hold another.
+_USERINFO: Final = re.compile(r"((?:^\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?/*|://)[^/?#:]*:)[^/?#]*@")
 _USERINFO_IN_TEXT: Final = re.compile(r"(://[^/?#:\s]*:)[^/?#\s]*@")
-_PARAMETER_NAME: Final = re.compile(r"[?&;#]([^?&;#=]*)=")
-_PARAMETER: Final = re.compile(r"(?:^|[;?])([^=;?]*)=")
-_PARAMETER_IN_TEXT: Final = re.compile(r"([?&;#]([^\s?&;=#]+)=)[^\s&;#\"'<>]+")
+# ";" separates parameters on some servers, and "?" begins them in a fragment such as "#/route?token=1": after a secret's
+# name, all up to the next "&" is hidden.
+_PARAMETERS: Final = re.compile(r"[?#&][^&]*")
+_PARAMETERS_IN_TEXT: Final = re.compile(r"[?#&;][^\s?#&;=]*=[^\s&\"'<>]*")
+_PARAMETER_NAME: Final = re.compile(r"[?#&;]([^?#&;=]*)=")
 
 
 @lru_cache(maxsize=1024)
@@ -79,18 +82,9 @@ def is_secret(name: str, value: object) -> bool:
     A boolean, a null and a date-time are harmless under any name, unless that name is a secret itself (a JWT, say).
     """
     text = value if isinstance(value, str) else ""
-    if text and is_secret_text(text):
+    if is_secret_text(text) or is_secret_text(name):
         return True
-    by_name, is_secret_itself = _secrecy(name)
-    if not by_name or is_secret_itself:
-        return is_secret_itself
-    return not (value is None or isinstance(value, bool) or _DATE_TIME.fullmatch(text))
-
-
-@lru_cache(maxsize=1024)
-def _secrecy(name: str) -> tuple[bool, bool]:
-    """Return whether a name is a secret's, and whether it is a secret itself."""
-    return is_secret_name(name), is_secret_text(name)
+    return is_secret_name(name) and not (value is None or isinstance(value, bool) or _DATE_TIME.fullmatch(text))
 
 
 def is_secret_text(text: str) -> bool:
@@ -105,31 +99,19 @@ def is_secret_text(text: str) -> bool:
 def mask_url(url: str) -> str:
     """Hide a URL's password and the values of its secret query and fragment parameters; leave the rest as it is."""
     if "@" in url:
-        url = _USERINFO_IN_TEXT.sub(rf"\1{MASK}@", _USERINFO.sub(rf"\1{MASK}@", url))  # a URL may hold another
-    if not any(map(_is_secret_parameter, _PARAMETER_NAME.findall(url))):  # of most URLs that is all
-        return url
+        url = _USERINFO.sub(rf"\1{MASK}@", url)
     address, number_sign, fragment = url.partition("#")
-    head, question, query = address.partition("?")
-    return head + question + _mask_parameters(query) + number_sign + _mask_parameters(fragment)
+    path, question_mark, query = address.partition("?")
+    parts = (question_mark + query, number_sign + fragment)
+    return path + "".join(_PARAMETERS.sub(_mask_parameter, part) for part in parts)
 
 
-def _mask_parameters(query: str) -> str:
-    return "&".join(map(_mask_parameter, query.split("&")))
-
-
-def _mask_parameter(parameter: str) -> str:
-    # ";" separates parameters on some servers, and "?" begins them in a fragment such as "/route?token=1": after a
-    # secret's name, all up to the next "&" is hidden.
-    for match in _PARAMETER.finditer(parameter):
-        if _is_secret_parameter(match[1]):
-            return parameter[: match.end()] + MASK
-    return parameter
-
-
-@lru_cache(maxsize=1024)
-def _is_secret_parameter(quoted: str) -> bool:
-    name = unquote_plus(quoted)
-    return is_secret_name(name) or name.strip().lower() == "code"
+def _mask_parameter(match: re.Match[str]) -> str:
+    for parameter in _PARAMETER_NAME.finditer(match[0]):
+        name = unquote_plus(parameter[1])
+        if is_secret_name(name) or name.strip().lower() == "code":
+            return match[0][: parameter.end()] + MASK
+    return match[0]
 
 
 def spellings(secrets: Iterable[str]) -> tuple[str, ...]:
@@ -151,7 +133,7 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
             # A very short token may be a part of many words: hide it where it stands alone.
             edges = (r"(?<![\w-])", r"(?![\w-])") if len(secret) < 8 else ("", "")  # noqa: PLR2004
             text = re.sub(edges[0] + re.escape(secret) + edges[1], MASK, text, flags=re.IGNORECASE)
-    text = _PARAMETER_IN_TEXT.sub(lambda match: match[1] + MASK if _is_secret_parameter(match[2]) else match[0], text)
+    text = _PARAMETERS_IN_TEXT.sub(_mask_parameter, text)
     return _USERINFO_IN_TEXT.sub(rf"\1{MASK}@", JWT.sub(MASK, text))
 
 
