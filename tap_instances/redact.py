@@ -50,8 +50,8 @@ _DATE_TIME: Final = re.compile(
 # Up to the password; a user may hold "@", and a URL may hold another.
 _USERINFO: Final = re.compile(r"((?:^\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?/*|://)[^/?#:]*:)[^/?#]*@")
 _USERINFO_IN_TEXT: Final = re.compile(r"(://[^/?#:\s]*:)[^/?#\s]*@")
-# ";" separates parameters on some servers, and "?" begins them in a fragment such as "#/route?token=1": after a secret's
-# name, all up to the next "&" is hidden.
+# ";" separates parameters on some servers, and "?" begins them in a fragment such as "#/route?token=1": after the name
+# of a secret, all up to the next "&" is hidden.
 _PARAMETERS: Final = re.compile(r"[?#&][^&]*")
 _PARAMETERS_IN_TEXT: Final = re.compile(r"[?#&;][^\s?#&;=]*=[^\s&\"'<>]*")
 _PARAMETER_NAME: Final = re.compile(r"[?#&;]([^?#&;=]*)=")
