@@ -53,7 +53,7 @@ _USERINFO_IN_TEXT: Final = re.compile(r"(://[^/?#:\s]*:)[^/?#\s]*@")
 # ";" separates parameters on some servers, and "?" begins them in a fragment such as "#/route?token=1": after the name
 # of a secret, all up to the next "&" is hidden.
 _PARAMETERS: Final = re.compile(r"[?#&][^&]*")
-_PARAMETERS_IN_TEXT: Final = re.compile(r"[?#&;][^\s?#&;=]*=[^\s&\"'<>]*")
+_PARAMETERS_IN_TEXT: Final = re.compile(r"[?#&;][^\s?#&;=]*=[^\s&#\"'<>]*")
 _PARAMETER_NAME: Final = re.compile(r"[?#&;]([^?#&;=]*)=")
 
 
@@ -114,21 +114,24 @@ def _mask_parameter(match: re.Match[str]) -> str:
     return match[0]
 
 
-def spellings(secrets: Iterable[str]) -> tuple[str, ...]:
+_hidden: list[str] = []  # the spellings of this process's secrets, the longest first
+
+
+def spellings(secrets: Iterable[str]) -> list[str]:
     """Return the secrets in every way they may stand in a line: as they are, in a URL, in JSON; the longest first."""
     ways: set[str] = set()
     for secret in filter(None, secrets):
         ways |= {secret, quote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1]}
-    return tuple(sorted(ways, key=lambda way: (-len(way), way)))
+    return sorted(ways, key=len, reverse=True)
 
 
 def scrub(text: str, secrets: Iterable[str] = ()) -> str:
-    """Hide the given secrets, JWTs, URL passwords and credential-like query values in a line for people to read.
+    """Hide secrets in a line for people: these and all known ones, JWTs, passwords and secret parameters in URLs.
 
     ``secrets`` are :func:`spellings`. They are found in any case: a host name, for one, is written in lower case.
     """
     folded = text.lower()
-    for secret in secrets:
+    for secret in (*secrets, *_hidden):
         if secret.lower() in folded:  # seldom, and much quicker than the pattern
             # A very short token may be a part of many words: hide it where it stands alone.
             edges = (r"(?<![\w-])", r"(?![\w-])") if len(secret) < 8 else ("", "")  # noqa: PLR2004
@@ -138,29 +141,23 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 class ScrubbingFormatter(logging.Formatter):
-    """Wraps a log handler's formatter: whatever is logged, by whomever, holds no secret of this run."""
+    """Wraps a log handler's formatter: whatever is logged, by whomever, is scrubbed, a traceback included."""
 
-    def __init__(self, inner: logging.Formatter, secrets: Iterable[str]) -> None:
-        """Keep the formatter that lays the line out, and the secrets to hide in it."""
+    def __init__(self, inner: logging.Formatter | None) -> None:
         super().__init__()
-        self.inner = inner
-        self.secrets = frozenset(secrets)
-        self._spellings = spellings(self.secrets)
+        self.inner = inner or logging.Formatter()
 
     @override
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line (a traceback included) without secrets."""
-        return scrub(self.inner.format(record), self._spellings)
+        return scrub(self.inner.format(record))
 
 
 def scrub_logs(secrets: Iterable[str]) -> None:
-    """Hide these secrets, and those of earlier calls, from now on in whatever the present handlers log."""
+    """Hide these secrets, and those of earlier calls, from now on: in :func:`scrub` and in the present log handlers."""
+    _hidden[:] = sorted({*_hidden, *spellings(secrets)}, key=len, reverse=True)
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", ())}
     # The last resort writes the warnings of a program whose loggers have no handler.
     for handler in filter(None, {*handlers, logging.lastResort}):
-        inner, known = handler.formatter or logging.Formatter(), frozenset(secrets)
-        if isinstance(inner, ScrubbingFormatter):
-            known |= inner.secrets
-            inner = inner.inner
-        handler.setFormatter(ScrubbingFormatter(inner, known))
+        if not isinstance(handler.formatter, ScrubbingFormatter):
+            handler.setFormatter(ScrubbingFormatter(handler.formatter))
