@@ -34,15 +34,12 @@ TOKEN: Final = r"^[\x21-\x7e]+$"  # noqa: S105
 BUSINESS_ID: Final = r"^(?!\.\.?$)[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]+$"
 _HOST: Final = r"(\[[0-9A-Fa-f:.]+\]|[^\s/?#\\@:\[\]]+)"
 _PORT: Final = r"(:(?!0)[1-6]?[0-9]{1,4})?"
-WEB_ADDRESS: Final = rf"^[Hh][Tt][Tt][Pp][Ss]?://([^\s/?#\\@]*@)?{_HOST}{_PORT}([/?#][^\s\\]*)?$"
-# In Python "$" also matches before a line break at the end.
+_WEB_ADDRESS: Final = rf"^(?i:https?)://([^\s/?#\\@]*@)?{_HOST}{_PORT}([/?#][^\s\\]*)?$"
 _HEADER_CHARACTER: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # of a token of RFC 9110
-HEADER_NAME: Final = rf"^{_HEADER_CHARACTER}+(?!\n)$"
-HEADER_VALUE: Final = r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?(?!\n)$"
 # Those that frame a message, or that would change what an answer is.
-RESERVED_HEADER: Final = (
-    r"^(?i:host|content-length|transfer-encoding|connection|te|upgrade|expect|range|accept-encoding|"
-    rf"(if|proxy)-{_HEADER_CHARACTER}*)(?!\n)$"
+_RESERVED_HEADER: Final = (
+    r"host|content-length|transfer-encoding|connection|te|upgrade|expect|range|accept-encoding|"
+    rf"(if|proxy)-{_HEADER_CHARACTER}*"
 )
 
 
@@ -50,19 +47,20 @@ def _setting(kind: str, title: str, description: str, rules: Mapping[str, object
     return {"type": [kind, "null"], "title": title, "description": description, **rules}
 
 
-def _secret(kind: str, title: str, description: str, rules: Mapping[str, object]) -> dict[str, Any]:
-    return _setting(kind, title, description, {"secret": True, "writeOnly": True, **rules})
+def _refused(header: str, why: str) -> dict[str, Any]:
+    return {rf"^(?i:{header})(?!\n)$": {"not": {}, "x-error": f"is not taken: {why}"}}
 
 
-_TOKEN_RULE: Final = {"pattern": TOKEN, "x-error": "must be the bare token: no blank, no line break, no 'Bearer '"}
+_SECRET: Final = {"secret": True, "writeOnly": True}
+_TOKEN: Final = {
+    **_SECRET, "pattern": TOKEN, "x-error": "must be the bare token: no blank, no line break, no 'Bearer '"
+}  # fmt: skip
 _ONE_BUSINESS: Final = {
     "business_id": _setting(
         "string", "Business ID", "The business to read. For several, use businesses, businesses_file or admin_token",
-        {"pattern": BUSINESS_ID, "x-error": "must be an id: not '.' or '..', no line break"},
-    ),
-    "auth_token": _secret(
-        "string", "Business token", "The bearer token of the business, without 'Bearer '", _TOKEN_RULE
-    ),
+        {"pattern": BUSINESS_ID, "x-error": "must be an id: not '.' or '..', no line break"}),
+    "auth_token": _setting(
+        "string", "Business token", "The bearer token of the business, without 'Bearer '", _TOKEN),
 }  # fmt: skip
 SETTINGS: Final[dict[str, Any]] = {  # the SDK adds its own
     "type": "object",
@@ -70,82 +68,73 @@ SETTINGS: Final[dict[str, Any]] = {  # the SDK adds its own
     "properties": {
         "api_url": _setting(
             "string", "API URL", "Base URL of the CodeChat server, with or without a trailing slash",
-            {"examples": ["https://codechat.example.com"], "allOf": [
-                {"pattern": WEB_ADDRESS, "x-error": "must be a web address such as https://codechat.example.com"},
-                {"pattern": r"^(?![^/]*//[^/?#]*@)",
-                 "x-error": "must not hold a user or a password: the token goes into auth_token"},
-                {"pattern": r"^[^?#]*$", "x-error": "must not hold '?' or '#': give the base URL only"},
-                {"pattern": r"^(?!.*/api/v2)",
-                 "x-error": "must not hold /api/v2: give the base URL only, the tap adds the path"},
-            ]},
-        ),
+            {"examples": ["https://codechat.example.com"],
+             "allOf": [
+                 {"pattern": _WEB_ADDRESS, "x-error": "must be a web address such as https://codechat.example.com"},
+                 {"pattern": r"^(?![^/]*//[^/?#]*@)",
+                  "x-error": "must not hold a user or a password: the token goes into auth_token"},
+                 {"pattern": r"^[^?#]*$", "x-error": "must not hold '?' or '#': give the base URL only"},
+                 {"pattern": r"^(?!.*/api/v2)",
+                  "x-error": "must not hold /api/v2: give the base URL only, the tap adds the path"}]}),
         **_ONE_BUSINESS,
-        "businesses": _secret(
+        "businesses": _setting(
             "array", "Businesses", "Several businesses of the server: a list of {business_id, auth_token}. "
             "In the environment: JSON",
-            {"items": {"type": "object", "properties": _ONE_BUSINESS, "required": ["business_id"]},
-             "examples": [[{"business_id": "…", "auth_token": "…"}]],
-             "minItems": 1, "x-error": "must list at least one {business_id, auth_token}"},
-        ),
+            {**_SECRET, "examples": [[{"business_id": "…", "auth_token": "…"}]],
+             "items": {"type": "object", "properties": _ONE_BUSINESS, "required": ["business_id"]},
+             "minItems": 1, "x-error": "must list at least one {business_id, auth_token}"}),
         "businesses_file": _setting(
             "string", "File of businesses", "Path of a JSON file with the list of businesses, for secret mounts and "
             "for lists that are too long for an environment variable (128 KiB)",
             {"pattern": r"^(?![\"']?\s*[\[{])[^\n]+$",
-             "x-error": "must be the path of a file; a list itself goes into businesses"},
-        ),
-        "admin_token": _secret(
+             "x-error": "must be the path of a file; a list itself goes into businesses"}),
+        "admin_token": _setting(
             "string", "Admin token", "The server's admin token: finds the token of each business that has none. With "
-            "no business named, all that the server lists are read", _TOKEN_RULE,
-        ),
-        "headers": _secret(
+            "no business named, all that the server lists are read", _TOKEN),
+        "headers": _setting(
             "object", "Headers", "More headers for every request, for a gateway in front of the server: "
             "an object of texts. In the environment: JSON",
-            {"examples": [{"apikey": "…"}], "patternProperties": {
-                r"^(?i:authorization)$": {"not": {}, "x-error": "is not taken: use auth_token"},
-                r"^(?i:user-agent)$": {"not": {}, "x-error": "is not taken: use user_agent"},
-                RESERVED_HEADER: {
-                    "not": {}, "x-error": "is not taken: the tap sets it itself, or could not read the answer"},
-                HEADER_NAME: {"type": "string", "pattern": HEADER_VALUE,
-                              "x-error": "must be printable ASCII without blanks at its ends"},
-            }, "additionalProperties": False, "x-error": "must have names that HTTP allows, such as apikey"},
-        ),
+            {**_SECRET, "examples": [{"apikey": "…"}],
+             "patternProperties": {
+                 **_refused("authorization", "use auth_token"),
+                 **_refused("user-agent", "use user_agent"),
+                 **_refused(_RESERVED_HEADER, "the tap sets it itself, or could not read the answer"),
+                 # In Python "$" also matches before a line break at the end.
+                 rf"^{_HEADER_CHARACTER}+(?!\n)$": {
+                     "type": "string", "pattern": r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?(?!\n)$",
+                     "x-error": "must be printable ASCII without blanks at its ends"}},
+             "additionalProperties": False, "x-error": "must have names that HTTP allows, such as apikey"}),
         "include_secrets": _setting(
             "boolean", "Include secrets", "Also emit auth_jwt, with which anybody can send messages as that number, "
-            "and leave passwords in webhook URLs and unknown secret-like values as they are", {"default": False},
-        ),
+            "and leave passwords in webhook URLs and unknown secret-like values as they are", {"default": False}),
         "concurrency": _setting(
             "integer", "Concurrency", "Requests under way at a time, ahead of the business being emitted",
-            {"default": 4, "minimum": 1, "maximum": 100},
-        ),
+            {"default": 4, "minimum": 1, "maximum": 100}),
         "request_timeout": _setting(
             "integer", "Request timeout", "Seconds without a byte before a request counts as failed",
-            {"default": 60, "minimum": 1, "maximum": 86400},
-        ),
+            {"default": 60, "minimum": 1, "maximum": 86400}),
         "max_retries": _setting(
             "integer", "Retries", "Tries after the first, for failures that can pass",
-            {"default": 5, "minimum": 0, "maximum": 100},
-        ),
+            {"default": 5, "minimum": 0, "maximum": 100}),
         "user_agent": _setting(
             "string", "User agent", "The User-Agent header, tap-instances/<version> by default",
-            {"pattern": r"^[\x20-\x7e]*$", "x-error": "must be plain ASCII text"},
-        ),
+            {"pattern": r"^[\x20-\x7e]*$", "x-error": "must be plain ASCII text"}),
         "emit_activate_version_messages": _setting(
             "boolean", "Emit ACTIVATE_VERSION", "After a run in which everything succeeded, let the target delete from "
-            "the FULL_TABLE streams what is no longer listed", {"default": False},
-        ),
+            "the FULL_TABLE streams what is no longer listed", {"default": False}),
     },
-    # What the tap needs of a setting that the SDK declares.
-    "allOf": [{"properties": {"batch_config": {"required": ["encoding", "storage"], "properties": {
-        "encoding": {"type": "object", "required": ["format"], "properties": {
-            "compression": {"const": "gzip", "x-error": "must be gzip: the SDK writes nothing else"}}},
-        "storage": {"type": "object", "required": ["root"], "properties": {"root": {"type": "string"}}},
-    }}}}],
+    "allOf": [{"properties": {"batch_config": {  # the SDK would miss this, or find it too late
+        "required": ["encoding", "storage"],
+        "properties": {
+            "encoding": {"type": "object", "required": ["format"], "properties": {
+                "compression": {"const": "gzip", "x-error": "must be gzip: the SDK writes nothing else"}}},
+            "storage": {"type": "object", "required": ["root"], "properties": {"root": {"type": "string"}}}}}}}],
 }  # fmt: skip
 
 # The ways to name businesses. With none of them, admin_token reads all.
 WAYS: Final = {"businesses": {"businesses"}, "businesses_file": {"businesses_file"},
                "business_id/auth_token": {*_ONE_BUSINESS}}  # fmt: skip
-# How a variable becomes a setting of this type, and what it must be; all others are JSON.
+# Type -> how a variable becomes a setting, and what it must be. Those of other types are JSON.
 PARSERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "string": (str, "must be text"),
     "boolean": (lambda text: ConfigParser.BOOLEAN_STATES[text.lower()], "must be true or false"),
@@ -162,10 +151,7 @@ _Validator: Final = extend_validator_with_defaults(DEFAULT_JSONSCHEMA_VALIDATOR)
 
 
 def businesses(config: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the businesses that the settings name, as ``{business_id, auth_token}``; with only admin_token, none.
-
-    ``auth_token`` may be missing where there is an admin_token.
-    """
+    """Return the businesses that the settings name; one may lack ``auth_token`` where there is an admin_token."""
     one = {name: config[name] for name in _ONE_BUSINESS if name in config}
     return config.get("businesses") or ([one] if one else [])
 
@@ -174,11 +160,7 @@ def businesses(config: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def from_environment() -> dict[str, Any]:
-    """Return the settings that are environment variables, or in ``.env`` in the working folder.
-
-    Raises:
-        ConfigValidationError: With a line for each variable that cannot be parsed.
-    """
+    """Return the settings that are environment variables, or in ``.env`` in the working folder; refuse wrong ones."""
     try:
         load_dotenv(".env", encoding="utf-8-sig")  # a variable that is set already stays
     except ValueError:
@@ -198,11 +180,7 @@ def from_environment() -> dict[str, Any]:
 
 
 def read_json(name: str, path: str, must: type, problem: str) -> Any:  # noqa: ANN401
-    """Return the JSON of a file (UTF-8, or UTF-16 with its byte order mark).
-
-    Raises:
-        ConfigValidationError: Naming the file, what it must hold, and the place of a mistake, never what is in it.
-    """
+    """Return the JSON of a file: UTF-8, or UTF-16 with its byte order mark. No line quotes what is in it."""
     try:
         value = json.loads(Path(path).expanduser().read_bytes())
     except OSError as error:
@@ -294,19 +272,22 @@ def _tidy(value: Any) -> Any:  # noqa: ANN401
 
 def _errors(config: dict[str, Any]) -> list[str]:
     """Fill in the defaults; return a line for each rule that is broken."""
-    errors = [line for error in _Validator(SETTINGS).iter_errors(config) for line in _lines(error)]
+    try:
+        errors = [line for error in _Validator(SETTINGS).iter_errors(config) for line in _lines(error)]
+    except AttributeError:  # the SDK's own rule for __else__ is not a JSON Schema
+        errors = ["stream_maps is not of the right shape: see --about"]
     ways = [way for way, names in WAYS.items() if config.keys() & names]
     if len(ways) > 1:
         errors.append(f"{' and '.join(ways)} are both given: keep one of them")
     return list(dict.fromkeys(errors)) or [
         *_business_errors(config),
         *_header_errors(config.get("headers", {})),
-        *_batch_errors(config.get("batch_config")),
+        *_batch_errors(config.get("batch_config", {})),
     ]
 
 
 def _lines(error: ValidationError) -> Iterator[str]:
-    """Yield what a setting must be; of required ones, all that are missing."""
+    """Yield what a setting must be."""
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
     rule: Any = error.validator_value
     schema: Any = error.schema
@@ -356,12 +337,11 @@ def _header_errors(headers: Mapping[str, str]) -> Iterator[str]:
             yield f"headers.{name} is given twice, in upper and lower case: keep one"
 
 
-def _batch_errors(batch: Mapping[str, Any] | None) -> Iterator[str]:
-    if not batch:
-        return
+def _batch_errors(batch: Mapping[str, Any]) -> Iterator[str]:
+    encoding, storage = batch.get("encoding", {}), batch.get("storage", {})
     try:
-        if batch["encoding"]["format"] == "parquet":
+        if encoding.get("format") == "parquet":
             import_module("pyarrow")
-        fsspec.get_filesystem_class(urlsplit(batch["storage"]["root"]).scheme or "file")
+        fsspec.get_filesystem_class(urlsplit(storage.get("root", "")).scheme or "file")
     except (ImportError, ValueError) as error:
         yield f"batch_config needs a library beside the tap: {error}"

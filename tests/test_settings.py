@@ -116,6 +116,7 @@ WRONG: Final[list[tuple[dict[str, Any], list[tuple[str, str]]]]] = [
     ({"user_agent": 7}, [("user_agent", "must be of type string")]),
     ({"emit_activate_version_messages": "true"}, [("emit_activate_version_messages", "must be of type boolean")]),
     ({"stream_maps": "s3cr3t"}, [("stream_maps", "must be of type object")]),
+    ({"stream_maps": {"__else__": "s3cr3t"}}, [("stream_maps", "is not of the right shape: see --about")]),
     ({"flattening_enabled": "s3cr3t"}, [("flattening_enabled", "must be of type boolean")]),
     ({"batch_config": "s3cr3t"}, [("batch_config", "must be of type object")]),
     (
@@ -682,6 +683,7 @@ WRONG_BATCHES: Final[list[tuple[dict[str, Any], str]]] = [
     ({"encoding": {"format": "jsonl", "compression": "none"}}, "batch_config.encoding.compression must be gzip"),
     ({"encoding": {"format": "csv"}}, "batch_config.encoding.format must be one of jsonl, parquet"),
     ({"encoding": {}}, "batch_config.encoding.format is missing: set it"),
+    ({"encoding": None}, "batch_config.encoding must be of type object"),
     ({"storage": {}}, "batch_config.storage.root is missing: set it"),
     ({"encoding": {"format": "parquet"}}, "batch_config needs a library beside the tap: No module named 'pyarrow'"),
     ({"storage": {"root": "s3://bucket"}}, "batch_config needs a library beside the tap: Install s3fs"),
@@ -695,6 +697,11 @@ def test_batches_that_cannot_be_written_are_refused_with_what_to_install(change:
         assert find_spec(module) is None, "this test needs an environment without it"
     [line] = refusals(RIGHT | {"batch_config": BATCH | change})
     assert what in line
+
+
+def test_batches_need_an_encoding_and_a_storage() -> None:
+    lines = refusals(RIGHT | {"batch_config": {"batch_size": 5}})
+    assert lines == ["batch_config.encoding is missing: set it", "batch_config.storage is missing: set it"]
 
 
 @pytest.mark.parametrize(("length", "taken"), [(20, False), (25, False), (26, True), (255, True)])
