@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import fsspec  # type: ignore[import-untyped]
 from dotenv import dotenv_values, load_dotenv
 from singer_sdk.exceptions import ConfigValidationError
-from singer_sdk.typing import DEFAULT_JSONSCHEMA_VALIDATOR, extend_validator_with_defaults
+from singer_sdk.plugin_base import JSONSchemaValidator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +32,7 @@ logger = logging.getLogger("tap-instances")
 PREFIX: Final = "TAP_INSTANCES_"  # of the settings' environment variables
 TOKEN: Final = r"^[\x21-\x7e]+$"  # noqa: S105
 BUSINESS_ID: Final = r"^(?!\.\.?$)[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]+$"
-_HOST: Final = r"(\[[0-9A-Fa-f:.]+\]|[^\s/?#\\@:\[\]]+)"
+_HOST: Final = r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^\s/?#\\@:\[\]]+)"
 _PORT: Final = r"(:(?!0)[1-6]?[0-9]{1,4})?"
 _WEB_ADDRESS: Final = rf"^(?i:https?)://([^\s/?#\\@]*@)?{_HOST}{_PORT}([/?#][^\s\\]*)?$"
 _HEADER_CHARACTER: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # of a token of RFC 9110
@@ -147,7 +147,6 @@ MESSAGES: Final = {
     "minimum": "must be at least {}",
     "maximum": "must be at most {}",
 }
-_Validator: Final = extend_validator_with_defaults(DEFAULT_JSONSCHEMA_VALIDATOR)
 
 
 def businesses(config: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -226,9 +225,12 @@ def secrets(config: Mapping[str, Any]) -> set[str]:
 
     Of headers, values of 8 characters and more, and their words (``Basic …``).
     """
-    tokens = _leaves([config.get(name) for name in ("auth_token", "admin_token", "businesses")])
+    many = config.get("businesses")
+    entries = many if isinstance(many, list) else [many]
+    tokens = [entry.get("auth_token", entry) if isinstance(entry, dict) else entry for entry in entries]
+    tokens += [config.get("auth_token"), config.get("admin_token")]
     words = [word for value in _leaves(config.get("headers")) for word in (value, *value.split())]
-    return {*tokens, *(word for word in words if len(word) >= 8)}  # noqa: PLR2004
+    return {*_leaves(tokens), *(word for word in words if len(word) >= 8)}  # noqa: PLR2004
 
 
 def warn_of_unknown(config: Mapping[str, Any]) -> None:
@@ -266,14 +268,14 @@ def _tidy(value: Any) -> Any:  # noqa: ANN401
         return [_tidy(item) for item in value]
     if isinstance(value, dict):
         tidy = {name: item if isinstance(item, dict) else _tidy(item) for name, item in value.items()}
-        return {name: item for name, item in tidy.items() if item not in (None, "")}
+        return {name: item for name, item in tidy.items() if item not in (None, "", {})}
     return value
 
 
 def _errors(config: dict[str, Any]) -> list[str]:
     """Fill in the defaults; return a line for each rule that is broken."""
     try:
-        errors = [line for error in _Validator(SETTINGS).iter_errors(config) for line in _lines(error)]
+        errors = [line for error in JSONSchemaValidator(SETTINGS).iter_errors(config) for line in _lines(error)]
     except AttributeError:  # the SDK's own rule for __else__ is not a JSON Schema
         errors = ["stream_maps is not of the right shape: see --about"]
     ways = [way for way, names in WAYS.items() if config.keys() & names]

@@ -187,6 +187,7 @@ RIGHT_CHANGES: Final[list[dict[str, Any]]] = [
     {"api_url": " https://codechat.example.com "},
     {"api_url": "http://localhost:8080"},
     {"api_url": "http://[::1]:8080/base/path/"},
+    {"api_url": "http://[fe80::1%25eth0]"},
     {"api_url": "HTTPS://CODECHAT.EXAMPLE.COM"},
     {"business_id": "../b/1 ?#%"},
     {"business_id": "..."},
@@ -200,7 +201,7 @@ RIGHT_CHANGES: Final[list[dict[str, Any]]] = [
     {"auth_token": None, "admin_token": " s3cr3t "},
     {"business_id": None, "auth_token": None, "admin_token": "s3cr3t"},
     {"headers": {"apikey": "s3cr3t s3cr3t", "CF-Access-Client-Id": "x", "X-!#$%&'*+.^_`|~9": "~"}},
-    {"headers": {}},
+    {"headers": {}, "batch_config": {}},
 ]
 
 
@@ -669,7 +670,7 @@ def test_every_secret_of_the_settings_is_hidden_in_logs_also_of_wrong_ones(confi
 
 
 def test_what_is_no_secret_stays_legible_in_logs() -> None:
-    entry = {"business_id": "b-17", "auth_token": "s3cr3t"}
+    entry = {"business_id": "b-17", "auth_token": "s3cr3t", "name": "bakery"}
     assert secrets({"businesses": [entry], "headers": {"X-Short": "1234567"}, "user_agent": "agent"}) == {"s3cr3t"}
 
 
