@@ -268,7 +268,7 @@ def _tidy(value: Any) -> Any:  # noqa: ANN401
         return [_tidy(item) for item in value]
     if isinstance(value, dict):
         tidy = {name: item if isinstance(item, dict) else _tidy(item) for name, item in value.items()}
-        return {name: item for name, item in tidy.items() if item not in (None, "", {})}
+        return {name: item for name, item in tidy.items() if item not in (None, "")}
     return value
 
 

@@ -201,7 +201,7 @@ RIGHT_CHANGES: Final[list[dict[str, Any]]] = [
     {"auth_token": None, "admin_token": " s3cr3t "},
     {"business_id": None, "auth_token": None, "admin_token": "s3cr3t"},
     {"headers": {"apikey": "s3cr3t s3cr3t", "CF-Access-Client-Id": "x", "X-!#$%&'*+.^_`|~9": "~"}},
-    {"headers": {}, "batch_config": {}},
+    {"headers": {}},
 ]
 
 
