@@ -35,7 +35,6 @@ SECRET_ENDINGS: Final = frozenset(("key", "keys", "header", "headers"))
 HARMLESS_ENDINGS: Final = frozenset(("method", "status", "type"))
 
 _HIDDEN_CHARACTERS: Final = re.compile(r"[^\s!-~]+")
-_WORD: Final = re.compile(r"[A-Za-z]+")
 _CAMEL_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # "OTPCode" is "OTP" and "Code"
 
 # The look-behind keeps the scan linear on text such as "-eyJ-eyJ-eyJ". After a prefix ("jwt_") the payload is found,
@@ -66,7 +65,7 @@ def is_secret_name(name: str) -> bool:
     # One character at a time: to put a long run of accents in order takes the square of its length.
     plain = _HIDDEN_CHARACTERS.sub("", "".join(normalize("NFKD", character) for character in name))
     camel_words = [word.lower() for word in _CAMEL_WORD.findall(plain)]
-    words = [word.lower() for word in _WORD.findall(plain)]  # "HMac" and "PaSs" too are one word
+    words = _CAMEL_WORD.findall(plain.lower())  # "HMac" and "PaSs" too are one word
     if not words or camel_words[-1] in HARMLESS_ENDINGS:
         return False
     squeezed = plain.lower().replace("-", "").replace("_", "")
@@ -114,15 +113,15 @@ def _mask_parameter(match: re.Match[str]) -> str:
     return match[0]
 
 
-_hidden: list[str] = []  # the spellings of this process's secrets, the longest first
+_hidden: set[str] = set()  # the spellings of this process's secrets
 
 
-def spellings(secrets: Iterable[str]) -> list[str]:
-    """Return the secrets in every way they may stand in a line: as they are, in a URL, in JSON; the longest first."""
+def spellings(secrets: Iterable[str]) -> set[str]:
+    """Return the secrets in every way they may stand in a line: as they are, in a URL, in JSON."""
     ways: set[str] = set()
     for secret in filter(None, secrets):
         ways |= {secret, quote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1]}
-    return sorted(ways, key=len, reverse=True)
+    return ways
 
 
 def scrub(text: str, secrets: Iterable[str] = ()) -> str:
@@ -131,11 +130,11 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
     ``secrets`` are :func:`spellings`. They are found in any case: a host name, for one, is written in lower case.
     """
     folded = text.lower()
-    for secret in (*secrets, *_hidden):
-        if secret.lower() in folded:  # seldom, and much quicker than the pattern
-            # A very short token may be a part of many words: hide it where it stands alone.
-            edges = (r"(?<![\w-])", r"(?![\w-])") if len(secret) < 8 else ("", "")  # noqa: PLR2004
-            text = re.sub(edges[0] + re.escape(secret) + edges[1], MASK, text, flags=re.IGNORECASE)
+    found = {secret for secret in (*secrets, *_hidden) if secret.lower() in folded}  # much quicker than a pattern
+    for secret in sorted(found, key=len, reverse=True):
+        # A very short token may be a part of many words: hide it where it stands alone.
+        pattern = re.escape(secret) if len(secret) >= 8 else rf"(?<![\w-]){re.escape(secret)}(?![\w-])"  # noqa: PLR2004
+        text = re.sub(pattern, MASK, text, flags=re.IGNORECASE)
     text = _PARAMETERS_IN_TEXT.sub(_mask_parameter, text)
     return _USERINFO_IN_TEXT.sub(rf"\1{MASK}@", JWT.sub(MASK, text))
 
@@ -154,7 +153,7 @@ class ScrubbingFormatter(logging.Formatter):
 
 def scrub_logs(secrets: Iterable[str]) -> None:
     """Hide these secrets, and those of earlier calls, from now on: in :func:`scrub` and in the present log handlers."""
-    _hidden[:] = sorted({*_hidden, *spellings(secrets)}, key=len, reverse=True)
+    _hidden.update(spellings(secrets))
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", ())}
     # The last resort writes the warnings of a program whose loggers have no handler.
