@@ -23,16 +23,14 @@ SECRET_PARTS: Final = (
     *("apikey", "privatekey", "signingkey", "accesskey", "encryptionkey"),
 )
 # or if one of its words is one of these, which are parts of harmless words too ("author", "compass", "design"),
-SECRET_WORDS: Final = frozenset(
-    (
-        *("pass", "pwd", "pw", "passphrase", "senha", "auth", "oauth", "authentication", "bearer", "cred", "creds"),
-        *("signature", "sig", "hmac", "otp", "session"),
-    )
-)
+SECRET_WORDS: Final = {
+    *("pass", "pwd", "pw", "passphrase", "senha", "auth", "oauth", "authentication", "bearer", "cred", "creds"),
+    *("signature", "sig", "hmac", "otp", "session"),
+}
 # or if its last word is one of these (custom headers hold credentials under any name).
-SECRET_ENDINGS: Final = frozenset(("key", "keys", "header", "headers"))
+SECRET_ENDINGS: Final = {"key", "keys", "header", "headers"}
 # But not if its last word is one of these: "authMethod", "sessionStatus", "tokenType".
-HARMLESS_ENDINGS: Final = frozenset(("method", "status", "type"))
+HARMLESS_ENDINGS: Final = {"method", "status", "type"}
 
 _HIDDEN_CHARACTERS: Final = re.compile(r"[^\s!-~]+")
 _CAMEL_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # "OTPCode" is "OTP" and "Code"
@@ -118,10 +116,8 @@ _hidden: set[str] = set()  # the spellings of this process's secrets
 
 def spellings(secrets: Iterable[str]) -> set[str]:
     """Return the secrets in every way they may stand in a line: as they are, in a URL, in JSON."""
-    ways: set[str] = set()
-    for secret in filter(None, secrets):
-        ways |= {secret, quote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1]}
-    return ways
+    ways = [(secret, quote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1]) for secret in secrets if secret]
+    return set().union(*ways)
 
 
 def scrub(text: str, secrets: Iterable[str] = ()) -> str:
