@@ -225,6 +225,7 @@ def test_other_texts_are_no_credentials(text: str) -> None:
         ("https:///user:password@a.example", "https:///user:***@a.example"),
         ("user:password@a.example/x", "user:***@a.example/x"),
         ("amqp+ssl://user:password@a.example", "amqp+ssl://user:***@a.example"),
+        ("https://a.example/?to=https://user:pass word@b.example", "https://a.example/?to=https://user:***@b.example"),
         # query parameters by name
         ("https://a.example/?token=1", "https://a.example/?token=***"),
         ("https://a.example/?a=1&accessToken=2&b=3", "https://a.example/?a=1&accessToken=***&b=3"),
