@@ -23,19 +23,16 @@ SECRET_PARTS: Final = (
     *("apikey", "privatekey", "signingkey", "accesskey", "encryptionkey"),
 )
 # or if one of its words is one of these, which are parts of harmless words too ("author", "compass", "design"),
-SECRET_WORDS: Final = frozenset(
-    (
-        *("pass", "pwd", "pw", "passphrase", "senha", "auth", "oauth", "authentication", "bearer", "cred", "creds"),
-        *("signature", "sig", "hmac", "otp", "session"),
-    )
-)
+SECRET_WORDS: Final = {
+    *("pass", "pwd", "pw", "passphrase", "senha", "auth", "oauth", "authentication", "bearer", "cred", "creds"),
+    *("signature", "sig", "hmac", "otp", "session"),
+}
 # or if its last word is one of these (custom headers hold credentials under any name).
-SECRET_ENDINGS: Final = frozenset(("key", "keys", "header", "headers"))
+SECRET_ENDINGS: Final = {"key", "keys", "header", "headers"}
 # But not if its last word is one of these: "authMethod", "sessionStatus", "tokenType".
-HARMLESS_ENDINGS: Final = frozenset(("method", "status", "type"))
+HARMLESS_ENDINGS: Final = {"method", "status", "type"}
 
 _HIDDEN_CHARACTERS: Final = re.compile(r"[^\s!-~]+")
-_WORD: Final = re.compile(r"[A-Za-z]+")
 _CAMEL_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # "OTPCode" is "OTP" and "Code"
 
 # The look-behind keeps the scan linear on text such as "-eyJ-eyJ-eyJ". After a prefix ("jwt_") the payload is found,
@@ -47,11 +44,14 @@ _DATE_TIME: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)? ?(?:[Zz]|[+-]\d\d(?::?\d\d)?)?", re.ASCII
 )
 
-_USERINFO: Final = re.compile(r"^(\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?/*[^/?#:]*:)[^/?#]*@")  # a user may hold "@"
+# Up to the password; a user may hold "@", and a URL may hold another.
+_USERINFO: Final = re.compile(r"((?:^\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?/*|://)[^/?#:]*:)[^/?#]*@")
 _USERINFO_IN_TEXT: Final = re.compile(r"(://[^/?#:\s]*:)[^/?#\s]*@")
-_PARAMETER_NAME: Final = re.compile(r"[?&;#]([^?&;#=]*)=")
-_PARAMETER: Final = re.compile(r"(?:^|[;?])([^=;?]*)=")
-_PARAMETER_IN_TEXT: Final = re.compile(r"([?&;#]([^\s?&;=#]+)=)[^\s&;#\"'<>]+")
+# ";" separates parameters on some servers, and "?" begins them in a fragment such as "#/route?token=1": after the name
+# of a secret, all up to the next "&" is hidden.
+_PARAMETERS: Final = re.compile(r"[?#&][^&]*")
+_PARAMETERS_IN_TEXT: Final = re.compile(r"[?#&;][^\s?#&;=]*=[^\s&#\"'<>]*")
+_PARAMETER_NAME: Final = re.compile(r"[?#&;]([^?#&;=]*)=")
 
 
 @lru_cache(maxsize=1024)
@@ -63,7 +63,7 @@ def is_secret_name(name: str) -> bool:
     # One character at a time: to put a long run of accents in order takes the square of its length.
     plain = _HIDDEN_CHARACTERS.sub("", "".join(normalize("NFKD", character) for character in name))
     camel_words = [word.lower() for word in _CAMEL_WORD.findall(plain)]
-    words = [word.lower() for word in _WORD.findall(plain)]  # "HMac" and "PaSs" too are one word
+    words = _CAMEL_WORD.findall(plain.lower())  # "HMac" and "PaSs" too are one word
     if not words or camel_words[-1] in HARMLESS_ENDINGS:
         return False
     squeezed = plain.lower().replace("-", "").replace("_", "")
@@ -79,18 +79,9 @@ def is_secret(name: str, value: object) -> bool:
     A boolean, a null and a date-time are harmless under any name, unless that name is a secret itself (a JWT, say).
     """
     text = value if isinstance(value, str) else ""
-    if text and is_secret_text(text):
+    if is_secret_text(text) or is_secret_text(name):
         return True
-    by_name, is_secret_itself = _secrecy(name)
-    if not by_name or is_secret_itself:
-        return is_secret_itself
-    return not (value is None or isinstance(value, bool) or _DATE_TIME.fullmatch(text))
-
-
-@lru_cache(maxsize=1024)
-def _secrecy(name: str) -> tuple[bool, bool]:
-    """Return whether a name is a secret's, and whether it is a secret itself."""
-    return is_secret_name(name), is_secret_text(name)
+    return is_secret_name(name) and not (value is None or isinstance(value, bool) or _DATE_TIME.fullmatch(text))
 
 
 def is_secret_text(text: str) -> bool:
@@ -105,80 +96,63 @@ def is_secret_text(text: str) -> bool:
 def mask_url(url: str) -> str:
     """Hide a URL's password and the values of its secret query and fragment parameters; leave the rest as it is."""
     if "@" in url:
-        url = _USERINFO_IN_TEXT.sub(rf"\1{MASK}@", _USERINFO.sub(rf"\1{MASK}@", url))  # a URL may hold another
-    if not any(map(_is_secret_parameter, _PARAMETER_NAME.findall(url))):  # of most URLs that is all
-        return url
+        url = _USERINFO.sub(rf"\1{MASK}@", url)
     address, number_sign, fragment = url.partition("#")
-    head, question, query = address.partition("?")
-    return head + question + _mask_parameters(query) + number_sign + _mask_parameters(fragment)
+    path, question_mark, query = address.partition("?")
+    parts = (question_mark + query, number_sign + fragment)
+    return path + "".join(_PARAMETERS.sub(_mask_parameter, part) for part in parts)
 
 
-def _mask_parameters(query: str) -> str:
-    return "&".join(map(_mask_parameter, query.split("&")))
+def _mask_parameter(match: re.Match[str]) -> str:
+    for parameter in _PARAMETER_NAME.finditer(match[0]):
+        name = unquote_plus(parameter[1])
+        if is_secret_name(name) or name.strip().lower() == "code":
+            return match[0][: parameter.end()] + MASK
+    return match[0]
 
 
-def _mask_parameter(parameter: str) -> str:
-    # ";" separates parameters on some servers, and "?" begins them in a fragment such as "/route?token=1": after a
-    # secret's name, all up to the next "&" is hidden.
-    for match in _PARAMETER.finditer(parameter):
-        if _is_secret_parameter(match[1]):
-            return parameter[: match.end()] + MASK
-    return parameter
+_hidden: set[str] = set()  # the spellings of this process's secrets
 
 
-@lru_cache(maxsize=1024)
-def _is_secret_parameter(quoted: str) -> bool:
-    name = unquote_plus(quoted)
-    return is_secret_name(name) or name.strip().lower() == "code"
-
-
-def spellings(secrets: Iterable[str]) -> tuple[str, ...]:
-    """Return the secrets in every way they may stand in a line: as they are, in a URL, in JSON; the longest first."""
-    ways: set[str] = set()
-    for secret in filter(None, secrets):
-        ways |= {secret, quote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1]}
-    return tuple(sorted(ways, key=lambda way: (-len(way), way)))
+def spellings(secrets: Iterable[str]) -> set[str]:
+    """Return the secrets in every way they may stand in a line: as they are, in a URL, in JSON."""
+    ways = [(secret, quote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1]) for secret in secrets if secret]
+    return set().union(*ways)
 
 
 def scrub(text: str, secrets: Iterable[str] = ()) -> str:
-    """Hide the given secrets, JWTs, URL passwords and credential-like query values in a line for people to read.
+    """Hide secrets in a line for people: these and all known ones, JWTs, passwords and secret parameters in URLs.
 
     ``secrets`` are :func:`spellings`. They are found in any case: a host name, for one, is written in lower case.
     """
     folded = text.lower()
-    for secret in secrets:
-        if secret.lower() in folded:  # seldom, and much quicker than the pattern
-            # A very short token may be a part of many words: hide it where it stands alone.
-            edges = (r"(?<![\w-])", r"(?![\w-])") if len(secret) < 8 else ("", "")  # noqa: PLR2004
-            text = re.sub(edges[0] + re.escape(secret) + edges[1], MASK, text, flags=re.IGNORECASE)
-    text = _PARAMETER_IN_TEXT.sub(lambda match: match[1] + MASK if _is_secret_parameter(match[2]) else match[0], text)
+    found = {secret for secret in (*secrets, *_hidden) if secret.lower() in folded}  # much quicker than a pattern
+    for secret in sorted(found, key=len, reverse=True):
+        # A very short token may be a part of many words: hide it where it stands alone.
+        pattern = re.escape(secret) if len(secret) >= 8 else rf"(?<![\w-]){re.escape(secret)}(?![\w-])"  # noqa: PLR2004
+        text = re.sub(pattern, MASK, text, flags=re.IGNORECASE)
+    text = _PARAMETERS_IN_TEXT.sub(_mask_parameter, text)
     return _USERINFO_IN_TEXT.sub(rf"\1{MASK}@", JWT.sub(MASK, text))
 
 
 class ScrubbingFormatter(logging.Formatter):
-    """Wraps a log handler's formatter: whatever is logged, by whomever, holds no secret of this run."""
+    """Wraps a log handler's formatter: whatever is logged, by whomever, is scrubbed, a traceback included."""
 
-    def __init__(self, inner: logging.Formatter, secrets: Iterable[str]) -> None:
-        """Keep the formatter that lays the line out, and the secrets to hide in it."""
+    def __init__(self, inner: logging.Formatter | None) -> None:
         super().__init__()
-        self.inner = inner
-        self.secrets = frozenset(secrets)
-        self._spellings = spellings(self.secrets)
+        self.inner = inner or logging.Formatter()
 
     @override
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line (a traceback included) without secrets."""
-        return scrub(self.inner.format(record), self._spellings)
+        return scrub(self.inner.format(record))
 
 
 def scrub_logs(secrets: Iterable[str]) -> None:
-    """Hide these secrets, and those of earlier calls, from now on in whatever the present handlers log."""
+    """Hide these secrets, and those of earlier calls, from now on: in :func:`scrub` and in the present log handlers."""
+    _hidden.update(spellings(secrets))
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", ())}
     # The last resort writes the warnings of a program whose loggers have no handler.
     for handler in filter(None, {*handlers, logging.lastResort}):
-        inner, known = handler.formatter or logging.Formatter(), frozenset(secrets)
-        if isinstance(inner, ScrubbingFormatter):
-            known |= inner.secrets
-            inner = inner.inner
-        handler.setFormatter(ScrubbingFormatter(inner, known))
+        if not isinstance(handler.formatter, ScrubbingFormatter):
+            handler.setFormatter(ScrubbingFormatter(handler.formatter))

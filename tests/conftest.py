@@ -6,13 +6,12 @@ A test that wants another world makes it: `with CodeChat(World.seeded(3)) as ser
 from __future__ import annotations
 
 import json
-import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from demo.codechat import CodeChat, World
-from tap_instances.redact import ScrubbingFormatter
+from tap_instances import redact
 from tests.kit.support import CONNECTED, TOKEN
 
 if TYPE_CHECKING:
@@ -45,10 +44,6 @@ def codechat(connected: dict[str, Any]) -> Iterator[CodeChat]:
 
 @pytest.fixture(autouse=True)
 def _forgotten_secrets() -> Iterator[None]:
-    """Let log handlers forget the secrets of a test's runs: looking for those of all tests takes ever longer."""
+    """Forget the secrets of a test's runs: looking for those of all tests takes ever longer."""
     yield
-    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
-    handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", ())}
-    for handler in filter(None, {*handlers, logging.lastResort}):
-        if isinstance(handler.formatter, ScrubbingFormatter):
-            handler.setFormatter(handler.formatter.inner)
+    redact._hidden.clear()

@@ -61,8 +61,8 @@ WRONG: Final[list[tuple[dict[str, Any], list[tuple[str, str]]]]] = [
     ({"api_url": "https://a.example/api/v2/business/b-1/instance/connected"}, [("api_url", "give the base URL only")]),
     ({"api_url": 7}, [("api_url", "must be of type string")]),
     ({"api_url": ["s3cr3t"]}, [("api_url", "must be of type string")]),
-    ({"business_id": None}, [("business_id", "missing: set it, or use businesses")]),
-    ({"business_id": ""}, [("business_id", "missing: set it, or use businesses")]),
+    ({"business_id": None}, [("business_id", "missing: set it, with auth_token, or use")]),
+    ({"business_id": ""}, [("business_id", "missing: set it, with auth_token, or use")]),
     ({"business_id": "."}, [("business_id", "must be an id")]),
     ({"business_id": ".."}, [("business_id", "must be an id")]),
     ({"business_id": "b\n1"}, [("business_id", "must be an id")]),
@@ -80,7 +80,7 @@ WRONG: Final[list[tuple[dict[str, Any], list[tuple[str, str]]]]] = [
         {"business_id": None, "auth_token": None},
         [("business_id", "missing: set it, with auth_token, or use businesses, businesses_file or admin_token")],
     ),
-    ({"business_id": None, "admin_token": "s3cr3t"}, [("business_id", "missing: set it, or use businesses")]),
+    ({"business_id": None, "admin_token": "s3cr3t"}, [("business_id", "missing: set it, with auth_token, or use")]),
     ({"admin_token": "Bearer s3cr3t"}, [("admin_token", "the bare token")]),
     ({"admin_token": 5318008}, [("admin_token", "must be of type string")]),
     ({"businesses": [TWO]}, [("businesses", "and business_id/auth_token are both given: keep one")]),
@@ -116,6 +116,7 @@ WRONG: Final[list[tuple[dict[str, Any], list[tuple[str, str]]]]] = [
     ({"user_agent": 7}, [("user_agent", "must be of type string")]),
     ({"emit_activate_version_messages": "true"}, [("emit_activate_version_messages", "must be of type boolean")]),
     ({"stream_maps": "s3cr3t"}, [("stream_maps", "must be of type object")]),
+    ({"stream_maps": {"__else__": "s3cr3t"}}, [("stream_maps", "is not of the right shape: see --about")]),
     ({"flattening_enabled": "s3cr3t"}, [("flattening_enabled", "must be of type boolean")]),
     ({"batch_config": "s3cr3t"}, [("batch_config", "must be of type object")]),
     (
@@ -186,6 +187,7 @@ RIGHT_CHANGES: Final[list[dict[str, Any]]] = [
     {"api_url": " https://codechat.example.com "},
     {"api_url": "http://localhost:8080"},
     {"api_url": "http://[::1]:8080/base/path/"},
+    {"api_url": "http://[fe80::1%25eth0]"},
     {"api_url": "HTTPS://CODECHAT.EXAMPLE.COM"},
     {"business_id": "../b/1 ?#%"},
     {"business_id": "..."},
@@ -471,11 +473,15 @@ def test_a_misspelled_setting_is_named_where_it_makes_a_required_one_missing(
     assert "s3cr3t" not in "".join(lines)
 
 
-@pytest.mark.parametrize("name", ["API_URL", "BUSINESS_ID", "HEADERS"])
-def test_settings_in_the_environment_that_are_not_read_are_told(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv(f"TAP_INSTANCES_{name}", "s3cr3t")
-    [line] = refusals({})
-    assert line.startswith("api_url is missing")
+@pytest.mark.parametrize(
+    ("name", "config"), [("api_url", {}), ("business_id", URL), ("auth_token", URL | {"business_id": "b"})]
+)
+def test_settings_in_the_environment_that_are_not_read_are_told(
+    monkeypatch: pytest.MonkeyPatch, name: str, config: dict[str, Any]
+) -> None:
+    monkeypatch.setenv(f"TAP_INSTANCES_{name.upper()}", "s3cr3t")
+    [line] = refusals(config)
+    assert line.startswith(f"{name} is missing")
     assert "--config=ENV" in line
     assert "s3cr3t" not in line
 
@@ -486,6 +492,8 @@ def test_settings_in_a_dotenv_that_is_not_read_are_told(monkeypatch: pytest.Monk
     [line] = refusals({})
     assert line == "api_url is missing: set it (TAP_INSTANCES_… are in .env, which --config=ENV reads)"
     (tmp_path / ".env").write_bytes(b"TAP_INSTANCES_API_URL=\xff\n")
+    assert refusals({}) == [line]
+    (tmp_path / ".env").write_text("TAP_INSTANCES_API_URL= \n", encoding="utf-8")
     assert refusals({}) == ["api_url is missing: set it"]
 
 
@@ -542,8 +550,9 @@ def test_a_header_that_is_no_text_is_refused_by_name(value: Any) -> None:  # noq
 
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "a\nb", "a\n", "é", "(a)", "Cookie: s3cr3t"])
 def test_a_header_name_that_http_does_not_know_is_refused_and_not_quoted(name: str) -> None:
-    assert refusals(RIGHT | {"headers": {name: "x"}}) == ["headers must have names that HTTP allows, such as apikey"]
-    assert refusals(RIGHT | {"headers": {name: 7}})[-1] == "headers.… must be of type string"
+    for value in ("x", 7):
+        [line] = refusals(RIGHT | {"headers": {name: value}})
+        assert line == "headers must have names that HTTP allows, such as apikey"
 
 
 # ------------------------------------------------------------------------------------------------ a file of businesses
@@ -644,24 +653,38 @@ def test_discovery_reads_no_file_of_businesses(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        {"auth_token": "s3cr3t-value"},
-        {"auth_token": ["s3cr3t-value"]},
-        {"admin_token": {"value": "s3cr3t-value"}},
+        {"business_id": "b", "auth_token": "s3cr3t-value"},
+        {"admin_token": "s3cr3t-value"},
         {"headers": {"apikey": "s3cr3t-value"}},
         {"headers": {"X-Auth": "Basic s3cr3t-value"}},
-        {"headers": ["s3cr3t-value"]},
         {"businesses": [{"business_id": "b", "auth_token": "s3cr3t-value"}]},
-        {"businesses": {"b": "s3cr3t-value"}},
-        {"businesses": ["s3cr3t-value"]},
-        {"businesses": "s3cr3t-value"},
     ],
 )
-def test_every_secret_of_the_settings_is_hidden_in_logs_also_of_wrong_ones(config: dict[str, Any]) -> None:
+def test_every_secret_of_the_settings_is_hidden_in_logs(config: dict[str, Any]) -> None:
     assert "s3cr3t-value" in secrets(config)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"auth_token": ["s3cr3t"], "admin_token": {"value": "s3cr3t"}, "headers": ["s3cr3t"], "businesses": "s3cr3t"},
+        {"businesses": {"b": "s3cr3t"}, "headers": "s3cr3t"},
+        {"businesses": ["s3cr3t"], "headers": {"apikey": ["s3cr3t"]}},
+        {"businesses": [{"business_id": "b", "auth_token": ["s3cr3t"]}]},
+    ],
+)
+@pytest.mark.parametrize("mode", ["--test", "--discover"])
+def test_no_line_quotes_a_secret_in_settings_of_another_shape_at_debug_either(
+    config: dict[str, Any], mode: str
+) -> None:
+    run = run_cli(URL | config, mode, env={"TAP_INSTANCES_LOGLEVEL": "DEBUG", "LOGLEVEL": "DEBUG"})
+    assert run.returncode == (mode == "--test")
+    assert run.lines("DEBUG") + run.lines("INFO")
+    assert "s3cr3t" not in run.stdout + run.stderr
+
+
 def test_what_is_no_secret_stays_legible_in_logs() -> None:
-    entry = {"business_id": "b-17", "auth_token": "s3cr3t"}
+    entry = {"business_id": "b-17", "auth_token": "s3cr3t", "name": "bakery"}
     assert secrets({"businesses": [entry], "headers": {"X-Short": "1234567"}, "user_agent": "agent"}) == {"s3cr3t"}
 
 
@@ -675,10 +698,11 @@ WRONG_BATCHES: Final[list[tuple[dict[str, Any], str]]] = [
     ({"encoding": {"format": "jsonl", "compression": "none"}}, "batch_config.encoding.compression must be gzip"),
     ({"encoding": {"format": "csv"}}, "batch_config.encoding.format must be one of jsonl, parquet"),
     ({"encoding": {}}, "batch_config.encoding.format is missing: set it"),
+    ({"encoding": None}, "batch_config.encoding must be of type object"),
     ({"storage": {}}, "batch_config.storage.root is missing: set it"),
-    ({"encoding": {"format": "parquet"}}, "which needs pyarrow: install pyarrow beside the tap"),
-    ({"storage": {"root": "s3://bucket"}}, "batch_config.storage.root needs a library beside the tap: Install s3fs"),
-    ({"storage": {"root": "nonsense://bucket"}}, "batch_config.storage.root needs a library beside the tap: Protocol"),
+    ({"encoding": {"format": "parquet"}}, "batch_config needs a library beside the tap: No module named 'pyarrow'"),
+    ({"storage": {"root": "s3://bucket"}}, "batch_config needs a library beside the tap: Install s3fs"),
+    ({"storage": {"root": "nonsense://bucket"}}, "batch_config needs a library beside the tap: Protocol"),
 ]  # fmt: skip
 
 
@@ -688,6 +712,11 @@ def test_batches_that_cannot_be_written_are_refused_with_what_to_install(change:
         assert find_spec(module) is None, "this test needs an environment without it"
     [line] = refusals(RIGHT | {"batch_config": BATCH | change})
     assert what in line
+
+
+def test_batches_need_an_encoding_and_a_storage() -> None:
+    lines = refusals(RIGHT | {"batch_config": {"batch_size": 5}})
+    assert lines == ["batch_config.encoding is missing: set it", "batch_config.storage is missing: set it"]
 
 
 @pytest.mark.parametrize(("length", "taken"), [(20, False), (25, False), (26, True), (255, True)])

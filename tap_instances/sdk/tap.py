@@ -123,17 +123,18 @@ class SDKTap(Tap):
     def _env_var_config(cls) -> dict[str, Any]:  # noqa: N805
         # The SDK's error for a bad value does not name the variable, and its .env is one above its own folder.
         cls.append_builtin_config(cls.config_jsonschema)
-        return settings.from_environment(cls.config_jsonschema["properties"])
+        return settings.from_environment()
 
     @override
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
         # The SDK's messages quote the value, which may be a secret. Discovery (no raise_errors) needs no settings.
         self.append_builtin_config(self.config_jsonschema)
-        self._config, errors = settings.checked(self._config, self.config_jsonschema, read_file=raise_errors)
-        scrub_logs(settings.secrets(self._config))
+        self._config, errors = settings.checked(self._config, read_file=raise_errors)
         if errors and raise_errors:
             settings.refuse(errors)
-        settings.warn_of_unknown(self._config, self.config_jsonschema)
+        if not errors:
+            scrub_logs(settings.secrets(self._config))
+        settings.warn_of_unknown(self._config)
         return errors
 
     # ---------------------------------------------------------------------------------------------- command line
