@@ -25,6 +25,8 @@ from singer_sdk.plugin_base import JSONSchemaValidator
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from jsonschema import ValidationError
+
 logger = logging.getLogger("tap-instances")
 
 PREFIX: Final = "TAP_INSTANCES_"  # of the settings' environment variables
@@ -219,13 +221,16 @@ def refuse(errors: list[str]) -> NoReturn:
 
 
 def secrets(config: Mapping[str, Any]) -> set[str]:
-    """Return the secret values in settings that are right; wrong ones are refused, and no line quotes them.
+    """Return the secret values in the settings, also in wrong ones: they must be scrubbed from logs.
 
     Of headers, values of 8 characters and more, and their words (``Basic …``).
     """
-    tokens = {config.get("admin_token"), *(entry.get("auth_token") for entry in businesses(config))}
-    words = [word for value in config.get("headers", {}).values() for word in (value, *value.split())]
-    return {token for token in tokens if token} | {word for word in words if len(word) >= 8}  # noqa: PLR2004
+    many = config.get("businesses")
+    entries = many if isinstance(many, list) else [many]
+    tokens = [entry.get("auth_token", entry) if isinstance(entry, dict) else entry for entry in entries]
+    tokens += [config.get("auth_token"), config.get("admin_token")]
+    words = [word for value in _leaves(config.get("headers")) for word in (value, *value.split())]
+    return {*_leaves(tokens), *(word for word in words if len(word) >= 8)}  # noqa: PLR2004
 
 
 def warn_of_unknown(config: Mapping[str, Any]) -> None:
@@ -239,6 +244,15 @@ def _unknown(given: Mapping[str, Any]) -> dict[str, str]:
     """Return unknown name -> the setting that may be meant, or an empty text."""
     known = SETTINGS["properties"]
     return {name: "".join(difflib.get_close_matches(name, known, n=1)) for name in given if name not in known}
+
+
+def _leaves(value: Any) -> list[str]:  # noqa: ANN401
+    """Return the texts and numbers in a JSON value, but the ids of businesses, which are not secret."""
+    if isinstance(value, dict):
+        value = [item for name, item in value.items() if name != "business_id"]
+    if isinstance(value, list):
+        return [leaf for item in value for leaf in _leaves(item)]
+    return [] if value in (None, "", True, False) else [str(value)]
 
 
 def _tidy(value: Any) -> Any:  # noqa: ANN401
@@ -274,17 +288,19 @@ def _errors(config: dict[str, Any]) -> list[str]:
     ]
 
 
-def _lines(error: Any) -> Iterator[str]:  # noqa: ANN401 (jsonschema's types say less than its documentation)
+def _lines(error: ValidationError) -> Iterator[str]:
     """Yield what a setting must be."""
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
-    rule, given = error.validator_value, error.instance
+    rule: Any = error.validator_value
+    schema: Any = error.schema
+    given: Any = error.instance
     if error.validator == "required":
         yield from (_missing(f"{where}.{name}".lstrip("."), given) for name in rule if name not in given)
-    elif message := MESSAGES.get(error.validator):
+    elif message := MESSAGES.get(str(error.validator)):
         words = rule if isinstance(rule, list) else [rule]
         yield f"{where} {message.format(', '.join(str(word) for word in words if word != 'null'))}"
     else:
-        yield f"{where} {error.schema.get('x-error', 'is not of the right shape: see --about')}"
+        yield f"{where} {schema.get('x-error', 'is not of the right shape: see --about')}"
 
 
 def _missing(where: str, given: Mapping[str, Any], others: str = "") -> str:
@@ -293,12 +309,12 @@ def _missing(where: str, given: Mapping[str, Any], others: str = "") -> str:
     for unknown, meant in _unknown(given).items():
         if meant == name:
             return f"{where} is missing, but {unknown!r} is set: did you mean {name!r}?"
+    line = f"{where} is missing: set it{others}"
     dotenv = dotenv_values(".env", encoding="latin-1")  # an encoding that cannot fail
     for place, variables in (("the environment", dict(os.environ)), (".env", dotenv)):
         if where == name and (variables.get(f"{PREFIX}{name.upper()}") or "").strip():
-            others += f" ({PREFIX}… are in {place}, which --config=ENV reads)"
-            break
-    return f"{where} is missing: set it{others}"
+            return f"{line} ({PREFIX}… are in {place}, which --config=ENV reads)"
+    return line
 
 
 def _business_errors(config: Mapping[str, Any]) -> Iterator[str]:

@@ -653,34 +653,20 @@ def test_discovery_reads_no_file_of_businesses(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        {"business_id": "b", "auth_token": "s3cr3t-value"},
-        {"admin_token": "s3cr3t-value"},
+        {"auth_token": "s3cr3t-value"},
+        {"auth_token": ["s3cr3t-value"]},
+        {"admin_token": {"value": "s3cr3t-value"}},
         {"headers": {"apikey": "s3cr3t-value"}},
         {"headers": {"X-Auth": "Basic s3cr3t-value"}},
+        {"headers": ["s3cr3t-value"]},
         {"businesses": [{"business_id": "b", "auth_token": "s3cr3t-value"}]},
+        {"businesses": {"b": "s3cr3t-value"}},
+        {"businesses": ["s3cr3t-value"]},
+        {"businesses": "s3cr3t-value"},
     ],
 )
-def test_every_secret_of_the_settings_is_hidden_in_logs(config: dict[str, Any]) -> None:
+def test_every_secret_of_the_settings_is_hidden_in_logs_also_of_wrong_ones(config: dict[str, Any]) -> None:
     assert "s3cr3t-value" in secrets(config)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"auth_token": ["s3cr3t"], "admin_token": {"value": "s3cr3t"}, "headers": ["s3cr3t"], "businesses": "s3cr3t"},
-        {"businesses": {"b": "s3cr3t"}, "headers": "s3cr3t"},
-        {"businesses": ["s3cr3t"], "headers": {"apikey": ["s3cr3t"]}},
-        {"businesses": [{"business_id": "b", "auth_token": ["s3cr3t"]}]},
-    ],
-)
-@pytest.mark.parametrize("mode", ["--test", "--discover"])
-def test_no_line_quotes_a_secret_in_settings_of_another_shape_at_debug_either(
-    config: dict[str, Any], mode: str
-) -> None:
-    run = run_cli(URL | config, mode, env={"TAP_INSTANCES_LOGLEVEL": "DEBUG", "LOGLEVEL": "DEBUG"})
-    assert run.returncode == (mode == "--test")
-    assert run.lines("DEBUG") + run.lines("INFO")
-    assert "s3cr3t" not in run.stdout + run.stderr
 
 
 def test_what_is_no_secret_stays_legible_in_logs() -> None:

@@ -130,10 +130,9 @@ class SDKTap(Tap):
         # The SDK's messages quote the value, which may be a secret. Discovery (no raise_errors) needs no settings.
         self.append_builtin_config(self.config_jsonschema)
         self._config, errors = settings.checked(self._config, read_file=raise_errors)
+        scrub_logs(settings.secrets(self._config))
         if errors and raise_errors:
             settings.refuse(errors)
-        if not errors:
-            scrub_logs(settings.secrets(self._config))
         settings.warn_of_unknown(self._config)
         return errors
 
