@@ -97,6 +97,8 @@ def mask_url(url: str) -> str:
     """Hide a URL's password and the values of its secret query and fragment parameters; leave the rest as it is."""
     if "@" in url:
         url = _USERINFO.sub(rf"\1{MASK}@", url)
+    if not any(map(_is_secret_parameter, _PARAMETER_NAME.findall(url))):  # of most URLs that is all
+        return url
     address, number_sign, fragment = url.partition("#")
     path, question_mark, query = address.partition("?")
     parts = (question_mark + query, number_sign + fragment)
@@ -105,10 +107,15 @@ def mask_url(url: str) -> str:
 
 def _mask_parameter(match: re.Match[str]) -> str:
     for parameter in _PARAMETER_NAME.finditer(match[0]):
-        name = unquote_plus(parameter[1])
-        if is_secret_name(name) or name.strip().lower() == "code":
+        if _is_secret_parameter(parameter[1]):
             return match[0][: parameter.end()] + MASK
     return match[0]
+
+
+@lru_cache(maxsize=1024)
+def _is_secret_parameter(quoted: str) -> bool:
+    name = unquote_plus(quoted)
+    return is_secret_name(name) or name.strip().lower() == "code"
 
 
 _hidden: set[str] = set()  # the spellings of this process's secrets
