@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from urllib.parse import urlsplit
 
-from singer_sdk.singerlib.messages import StateMessage
 from typing_extensions import override
 
 from tap_instances import settings
@@ -25,9 +24,11 @@ from tap_instances.streams import (
     WebhookEventsStream,
     WebhooksStream,
 )
+from tap_instances.values import encode
 
 if TYPE_CHECKING:
     from tap_instances.businesses import Business
+    from tap_instances.sdk.output import LineWriter
     from tap_instances.streams import SnapshotStream
 
 STREAMS: Final[tuple[type[SnapshotStream], ...]] = (
@@ -136,5 +137,5 @@ class TapInstances(SDKTap):
         )
 
     def write_state(self) -> None:
-        """Write a STATE message."""
-        self.write_message(StateMessage(value=self.state))
+        """Write a STATE message; the SDK's way would copy the state whole."""
+        cast("LineWriter", self.message_writer).write(encode({"type": "STATE", "value": self.state}) + b"\n")

@@ -269,7 +269,7 @@ def test_a_filter_that_fails_is_an_error_also_where_its_stream_is_not_selected(
     run = read(connected, stream_maps={stream: {"__filter__": "nowhere"}}, catalog=select(discover(), *others))
     assert run.returncode == 1
     [line] = run.lines("ERROR")
-    assert f"the __filter__ of {stream} fails on a row" in line
+    assert f"stream_maps: an expression for {stream} fails on a row" in line
 
 
 def test_a_map_of_a_deselected_stream_is_no_error_and_its_filter_counts_for_what_is_below(

@@ -24,8 +24,8 @@ from tap_instances.airbyte.catalog import (
 )
 from tap_instances.airbyte.messages import AirbyteWriter, CommandError, Progress
 from tap_instances.client import SnapshotError
-from tap_instances.sdk.output import encode
 from tap_instances.tap import TapInstances
+from tap_instances.values import encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
