@@ -285,7 +285,12 @@ def _tidy(value: Any, schema: Mapping[str, Any]) -> Any:  # noqa: ANN401
 
 
 def _schema_errors(config: dict[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
-    for error in _Validator(schema).iter_errors(config):
+    try:
+        errors = list(_Validator(schema).iter_errors(config))
+    except AttributeError:  # the SDK's own rule for __else__ is not a JSON Schema
+        yield "stream_maps is not of the right shape: see --about"
+        return
+    for error in errors:
         where = _where(error)
         if error.validator == "required":
             missing = [name for name in error.validator_value if name not in error.instance]
