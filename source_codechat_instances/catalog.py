@@ -8,7 +8,6 @@ from typing import Any, Final, Literal
 import msgspec
 
 from source_codechat_instances.messages import CURSOR, CommandError
-from tap_instances.settings import kind
 from tap_instances.tap import TapInstances
 
 Schema = dict[str, Any]
@@ -78,7 +77,8 @@ def spec() -> Schema:
 
 
 def _field(schema: Schema) -> Schema:
-    field: Schema = {"type": kind(schema)}
+    types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    field: Schema = {"type": next(kind for kind in types if kind != "null")}
     field |= {rule: schema[rule] for rule in KEPT_RULES if rule in schema}
     if "description" in schema:
         field["description"] = FOREIGN_WORDS.sub("", schema["description"])

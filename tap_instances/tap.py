@@ -11,32 +11,23 @@ from urllib.parse import urlsplit
 from singer_sdk.singerlib.messages import StateMessage
 from typing_extensions import override
 
-from tap_instances import settings
+from tap_instances import settings, streams
 from tap_instances.businesses import find_businesses
 from tap_instances.client import Client, SnapshotError
 from tap_instances.memory import Partition, read_bookmarks
 from tap_instances.run import Run
 from tap_instances.sdk.tap import SDKTap
-from tap_instances.streams import (
-    BusinessesStream,
-    ConnectionChangesStream,
-    InstancesStream,
-    ObservationsStream,
-    WebhookEventsStream,
-    WebhooksStream,
-)
 
 if TYPE_CHECKING:
     from tap_instances.businesses import Business
-    from tap_instances.streams import SnapshotStream
 
-STREAMS: Final[tuple[type[SnapshotStream], ...]] = (
-    BusinessesStream,
-    InstancesStream,
-    WebhooksStream,
-    WebhookEventsStream,
-    ConnectionChangesStream,
-    ObservationsStream,
+STREAMS: Final[tuple[type[streams.SnapshotStream], ...]] = (
+    streams.BusinessesStream,
+    streams.InstancesStream,
+    streams.WebhooksStream,
+    streams.WebhookEventsStream,
+    streams.ConnectionChangesStream,
+    streams.ObservationsStream,
 )
 LOOPBACK: Final = re.compile(r"(localhost|127(\.\d+){3}|::1)\Z")
 
@@ -48,26 +39,11 @@ class TapInstances(SDKTap):
 
     name = "tap-instances"
     config_jsonschema: ClassVar[dict[str, Any]] = settings.SETTINGS
+    failed: dict[str, Exception]  # what could not be read in a run -> why
 
     @override
-    def discover_streams(self) -> list[SnapshotStream]:
+    def discover_streams(self) -> list[streams.SnapshotStream]:
         return [stream(self) for stream in STREAMS]
-
-    @cached_property
-    def businesses(self) -> list[Business]:
-        """The businesses to read, in their order; the server's list is requested only if a token is missing.
-
-        Raises:
-            SnapshotError: the list is needed and cannot be read.
-        """
-        entries = settings.businesses(self.config)
-        named = {entry["business_id"]: entry.get("auth_token") for entry in entries}
-        complete = named and all(named.values())
-        listed = [] if complete else self.client.list_businesses(self.config["admin_token"])
-        businesses = find_businesses(named, listed)
-        if not businesses:
-            logger.warning("the server lists no businesses: there is nothing to read")
-        return businesses
 
     @cached_property
     def client(self) -> Client:
@@ -75,7 +51,7 @@ class TapInstances(SDKTap):
         api_url, config = self.config["api_url"], self.config
         parts = urlsplit(api_url)
         if parts.scheme == "http" and not LOOPBACK.match(parts.hostname or ""):
-            self.logger.warning("api_url is plain http: tokens and data cross the network unencrypted; use https")
+            logger.warning("api_url is plain http: tokens and data cross the network unencrypted; use https")
         return Client(
             api_url,
             headers=config.get("headers") or {},
@@ -89,8 +65,10 @@ class TapInstances(SDKTap):
 
     def sync_all(self) -> None:  # type: ignore[misc]  # the SDK declares it final; its Stream.sync is entered so
         """Sync every business; exit non-zero if one failed, which :attr:`failed` then tells, or a record had no key."""
-        if any(stream.selected for stream in self.streams.values()):  # if none is, a warning was logged
+        if any(stream.selected for stream in self.streams.values()):
             self._run().run()
+        else:
+            logger.warning("the catalog selects no stream: nothing is read")
 
     def check(self) -> dict[str, Exception]:
         """Ask every business, without writing anything; return those that fail: business id -> why."""
@@ -98,39 +76,43 @@ class TapInstances(SDKTap):
         return self.failed
 
     def _run(self) -> Run:
-        """Return a run over all businesses, as the given state has left them.
-
-        Raises:
-            SystemExit: the server's list of businesses is needed, and cannot be read.
-        """
-        try:
-            businesses = self.businesses
-        except SnapshotError as error:
-            logger.error("the list of businesses: %s", error)  # noqa: TRY400 (one line for people)
-            self.failed: dict[str, Exception] = {"the list of businesses": error}
-            raise SystemExit(1) from error
-        kinds = {name: cast("SnapshotStream", stream).bookmark_type for name, stream in self.streams.items()}
+        """Return a run over all businesses, as the given state has left them."""
+        businesses = self._businesses()
         ids = {business.id for business in businesses}
-        bookmarks = read_bookmarks(self.given_state, kinds, ids) if self.given_state is not None else {}
+        kinds = {name: cast("streams.SnapshotStream", stream).bookmark_type for name, stream in self.streams.items()}
+        bookmarks = read_bookmarks(self.given_state, kinds, ids)
         self._state = {"bookmarks": bookmarks}
         run = Run(self.streams, bookmarks, self.client, businesses, self.write_state, self.plugin_version)
         self.failed = run.failed
-        if run.activate and not settings.businesses(self.config) and self._lacks_some(bookmarks, ids):
-            # It may be a mistake of the server's, and a version would delete the rows of those that are not listed.
-            logger.warning("no ACTIVATE_VERSION: the server lists no businesses, or lacks one of an earlier run")
-            run.activate = False
+        if run.activate and not settings.businesses(self.config):
+            partitions = [item for name in bookmarks.keys() & kinds.keys() for item in bookmarks[name]["partitions"]]
+            # Of businesses that are not listed, partitions that are not understood are kept as they came.
+            remembered = {item.context.business_id if isinstance(item, Partition) else None for item in partitions}
+            if not ids or not remembered <= ids:
+                # It may be a mistake of the server's, and a version would delete the rows of those.
+                logger.warning("no ACTIVATE_VERSION: the server lists no businesses, or lacks one of an earlier run")
+                run.activate = False
         return run
 
-    @staticmethod
-    def _lacks_some(bookmarks: dict[str, Any], ids: set[str]) -> bool:
-        """Return whether no business is listed, or not every one that the state remembers."""
-        known = [
-            entry for bookmark in bookmarks.values() if isinstance(bookmark, dict) for entry in bookmark["partitions"]
-        ]
-        # Of businesses that are not listed, partitions that are not understood are kept as they came.
-        return not ids or any(
-            not isinstance(entry, Partition) or entry.context.business_id not in ids for entry in known
-        )
+    def _businesses(self) -> list[Business]:
+        """Return the businesses to read, in their order; the server's list is requested only if a token is missing.
+
+        Raises:
+            SystemExit: The list is needed, and cannot be read.
+        """
+        named = {entry["business_id"]: entry.get("auth_token") for entry in settings.businesses(self.config)}
+        listed = []
+        if not named or not all(named.values()):
+            try:
+                listed = self.client.list_businesses(self.config["admin_token"])
+            except SnapshotError as error:
+                logger.error("the list of businesses: %s", error)  # noqa: TRY400 (one line for people)
+                self.failed = {"the list of businesses": error}
+                raise SystemExit(1) from error
+        businesses = find_businesses(named, listed)
+        if not businesses:
+            logger.warning("the server lists no businesses: there is nothing to read")
+        return businesses
 
     def write_state(self) -> None:
         """Write a STATE message."""

@@ -54,7 +54,9 @@ def _no_constant(name: str) -> Any:  # noqa: ANN401
     raise ValueError(f"{name} is not JSON")
 
 
-encode: Final = msgspec.json.Encoder(enc_hook=lambda number: msgspec.Raw(str(number).encode())).encode
+def _other(value: Any) -> Any:  # noqa: ANN401
+    """Write a number as it came, and as text what a stream map made and JSON has not."""
+    return msgspec.Raw(str(value).encode()) if isinstance(value, Number) else str(value)
 
 
 def decoder(kind: Any) -> msgspec.json.Decoder[Any]:  # noqa: ANN401
@@ -62,6 +64,7 @@ def decoder(kind: Any) -> msgspec.json.Decoder[Any]:  # noqa: ANN401
     return msgspec.json.Decoder(kind, float_hook=_number)
 
 
+encode: Final = msgspec.json.Encoder(enc_hook=_other, decimal_format="number").encode
 decode: Final = decoder(Any).decode
 _LENIENT: Final = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=_no_constant, strict=False)
 

@@ -118,6 +118,7 @@ WRONG: Final[list[tuple[dict[str, Any], list[tuple[str, str]]]]] = [
     ({"stream_maps": "s3cr3t"}, [("stream_maps", "must be of type object")]),
     ({"stream_maps": {"__else__": "s3cr3t"}}, [("stream_maps", "is not of the right shape: see --about")]),
     ({"flattening_enabled": "s3cr3t"}, [("flattening_enabled", "must be of type boolean")]),
+    ({"flattening_enabled": True}, [("flattening_max_depth", "is required when flattening is enabled")]),
     ({"batch_config": "s3cr3t"}, [("batch_config", "must be of type object")]),
     (
         {"concurrency": 0, "max_retries": -1, "include_secrets": "s3cr3t", "api_url": None},

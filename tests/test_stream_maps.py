@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from singer_sdk.exceptions import ConfigValidationError, MapExpressionError, StreamMapConfigError
+from singer_sdk.exceptions import ConfigValidationError
 
 from tap_instances.columns import column_names
 from tests.kit import wire as wires
@@ -269,7 +269,7 @@ def test_a_filter_that_fails_is_an_error_also_where_its_stream_is_not_selected(
     run = read(connected, stream_maps={stream: {"__filter__": "nowhere"}}, catalog=select(discover(), *others))
     assert run.returncode == 1
     [line] = run.lines("ERROR")
-    assert f"the __filter__ of {stream} fails on a row" in line
+    assert f"stream_maps: an expression for {stream} fails on a row" in line
 
 
 def test_a_map_of_a_deselected_stream_is_no_error_and_its_filter_counts_for_what_is_below(
@@ -299,26 +299,29 @@ def test_an_expression_that_fails_on_a_deleted_row_only_says_that_there_are_null
 
 
 @pytest.mark.parametrize(
-    ("maps", "error"),
+    ("maps", "what"),
     [
-        ({"webhooks": {"x": "name.upper("}}, MapExpressionError),
-        ({"webhooks": {"__filter__": "1 +"}}, MapExpressionError),
-        ({"webhooks": {"webhook_id": None}}, StreamMapConfigError),
-        ({"webhooks": 5}, ConfigValidationError),
-        ({"webhooks": {"name": 5}}, ConfigValidationError),
+        ({"webhooks": {"x": "name.upper("}}, " must be corrected: Failed to parse expression name.upper(."),
+        ({"webhooks": {"__filter__": "1 +"}}, " must be corrected: Failed to parse expression 1 +."),
+        ({"webhooks": {"webhook_id": None}}, " must be corrected: Removing key property 'webhook_id' is not permitted"),
+        ({"webhooks": {"name": ""}}, " must be corrected: "),
+        ({"webhooks": 5}, ".webhooks is not of the right shape"),
+        ({"webhooks": {"name": 5}}, ".webhooks is not of the right shape"),
+        ({"webhooks": {"__else__": 5}}, " is not of the right shape"),
+        ({"__else__": {}}, " is not of the right shape"),
     ],
 )
 def test_a_map_that_cannot_work_is_refused_before_the_first_request(
-    tmp_path: Path, codechat: CodeChat, maps: dict[str, Any], error: type[Exception]
+    tmp_path: Path, codechat: CodeChat, maps: dict[str, Any], what: str
 ) -> None:
-    with pytest.raises(error):
+    with pytest.raises(ConfigValidationError):
         read({}, stream_maps=maps)
     config = tmp_path / "config.json"
     config.write_text(json.dumps(settings(codechat, stream_maps=maps)), encoding="utf-8")
     run = command("--config", str(config))
     assert run.returncode == 1
     [line] = run.lines("ERROR")
-    assert "webhooks" in line or "name.upper(" in line or "1 +" in line
+    assert f"stream_maps{what}" in line
     assert "Traceback" not in run.stderr
     assert not codechat.requests
 

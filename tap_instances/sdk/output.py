@@ -5,42 +5,32 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from singer_sdk.singerlib.encoding.base import GenericSingerWriter
 from singer_sdk.singerlib.messages import Message, StateMessage
 from typing_extensions import override
 
-from tap_instances.values import Number
+from tap_instances.values import encode
 
 CLOSED_PIPE: Final = 141  # 128 + SIGPIPE, as a shell reports it
-
-
-def _other(value: Any) -> Any:  # noqa: ANN401
-    """Write what a stream map made and JSON has not; a number as it came."""
-    return msgspec.Raw(str(value).encode()) if isinstance(value, Number) else str(value)
-
-
-encode: Final = msgspec.json.Encoder(enc_hook=_other, decimal_format="number").encode
-decode: Final = msgspec.json.Decoder(float_hook=Number).decode
 
 
 class LineWriter(GenericSingerWriter[bytes, Message]):
     """Writes messages to stdout as they are, a page of lines at a time.
 
-    The SDK's writers flush each message, deep-copy each STATE (``asdict``), and end in a traceback on a closed pipe.
+    The SDK's writers flush each message, copy each STATE whole, and end in a traceback on a closed pipe.
     """
 
     @override
     def serialize_message(self, message: Message) -> bytes:
-        if isinstance(message, StateMessage):
-            return encode({"type": "STATE", "value": message.value})
-        return encode(message.to_dict())
+        if isinstance(message, StateMessage):  # its to_dict would copy it whole
+            return encode({"type": "STATE", "value": message.value}) + b"\n"
+        return encode(message.to_dict()) + b"\n"
 
     @override
     def write_message(self, message: Message) -> None:
-        self.write(self.format_message(message) + b"\n")
+        self.write(self.serialize_message(message))
 
     def write(self, lines: bytes) -> None:
         """Write whole lines; end quietly if nobody reads them any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from singer_sdk import Stream
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from singer_sdk.singerlib import Catalog
 
 FULL_TABLE: Final = "FULL_TABLE"
+
+logger = logging.getLogger("tap-instances")
 
 
 class SDKStream(Stream):
@@ -38,30 +41,24 @@ class SDKStream(Stream):
     @override
     def apply_catalog(self, catalog: Catalog) -> None:
         """Take selection, FULL_TABLE and key columns from the catalog; no secret column, no replication key."""
-        entry = catalog.get_stream(self.name)
-        keys, replication_key = tuple(self.primary_keys), self.replication_key
-        if entry:
-            allowed = self.schema["properties"]
-            secrets = set(load_schema(self.name)["properties"]) - set(allowed)
-            for column in secrets:
-                (entry.schema.properties or {}).pop(column, None)
-            given: Any = entry.key_properties or entry.metadata.root.table_key_properties or keys
-            if isinstance(given, str) or not set(given) <= allowed.keys():
-                self.logger.warning("the catalog's keys of %s are not columns of it: they are ignored", self.name)
-                given = keys
-            entry.key_properties = given
-        super().apply_catalog(catalog)
-        self.primary_keys = self.primary_keys or keys
-        given, self.replication_key = self.replication_key or replication_key, replication_key
-        self.forced_replication_method = None
-        if entry:
+        if entry := catalog.get_stream(self.name):
+            metadata, columns = entry.metadata.root, self.schema["properties"]
+            for secret in load_schema(self.name)["properties"].keys() - columns.keys():
+                (entry.schema.properties or {}).pop(secret, None)
+            keys = entry.key_properties or metadata.table_key_properties or self.primary_keys
+            if not set(keys) <= columns.keys():
+                logger.warning("the catalog's keys of %s are not columns of it: they are ignored", self.name)
+                keys = self.primary_keys
             # The SDK lets the stream's method, which discovery wrote, beat the one that a user set in metadata.
-            methods = {entry.replication_method, entry.metadata.root.forced_replication_method} - {None}
+            methods = {entry.replication_method, metadata.forced_replication_method} - {None}
+            method, key = self.replication_method, self.replication_key
             if FULL_TABLE in methods and self.can_be_full_table:
-                self.forced_replication_method = FULL_TABLE
-            elif methods - {self.replication_method} or given != replication_key:
-                self.logger.warning("%s is always %s: another replication method or key is ignored", self.name,
-                                    self.replication_method)  # fmt: skip
+                method = FULL_TABLE
+            elif methods - {method} or (entry.replication_key or metadata.replication_key or key) != key:
+                logger.warning("%s is always %s: another replication method or key is ignored", self.name, method)
+            entry.key_properties, entry.replication_method = keys, method
+            entry.replication_key = metadata.replication_key = key
+        super().apply_catalog(catalog)
 
     @override
     def get_records(self, context: Any) -> Iterable[dict[str, Any]]:

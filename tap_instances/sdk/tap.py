@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from singer_sdk import Tap
 from singer_sdk.cli import plugin_cli
-from singer_sdk.helpers._classproperty import classproperty
-from singer_sdk.plugin_base import SingerCommand
+from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.singerlib import Catalog
 from typing_extensions import override
 
 from tap_instances import settings
 from tap_instances.redact import scrub_logs
 from tap_instances.sdk.output import CLOSED_PIPE, LineWriter, drop_stdout
-from tap_instances.sdk.stream import FULL_TABLE
-from tap_instances.sdk.writer import SyncError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -32,13 +29,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("tap-instances")
 
 
-class Command(SingerCommand):
-    """The command line. An error is one line; the SDK prints a traceback."""
+class Command(click.Command):
+    """The command line. An error is one line; the SDK's prints a traceback, and a second line for wrong settings."""
 
     @override
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        logging.captureWarnings(capture=True)
         if sys.stdout is None:  # the tap was started with ">&-"
-            self.logger.error("stdout is closed: what the tap writes goes there")
+            logger.error("stdout is closed: what the tap writes goes there")
             sys.exit(1)
         try:
             try:
@@ -52,47 +50,36 @@ class Command(SingerCommand):
             if isinstance(error, OSError):
                 drop_stdout()  # such as a full disk
             lines = getattr(error, "errors", None) or [" ".join(str(error).split()) or "no details"]
-            known = isinstance(error, (OSError, ValueError, SyncError)) or "singer_sdk" in type(error).__module__
-            for line in lines if known else [f"unexpected {type(error).__name__}: {lines[0]}: please report it"]:
-                self.logger.error("%s", line)  # noqa: TRY400 (one readable line; the traceback goes to DEBUG)
-            self.logger.debug("where it happened", exc_info=True)
+            if not isinstance(error, (OSError, ValueError, ConfigValidationError)):
+                lines = [f"unexpected {type(error).__name__}: {lines[0]}: please report it"]
+            for line in lines:
+                logger.error("%s", line)  # noqa: TRY400 (one readable line; the traceback goes to DEBUG)
+            logger.debug("where it happened", exc_info=True)
         sys.exit(1)
-
-    @override
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except BaseException:  # --test and --discover run, and end, while click parses the command line
-            ctx.close()  # of the files --catalog and --state: click does it only after the parsing
-            raise
-
-    @override
-    def invoke(self, ctx: click.Context) -> Any:
-        # The SDK's sets a hook that logs tracebacks, and logs a second line for wrong settings.
-        logging.captureWarnings(capture=True)
-        return click.Command.invoke(self, ctx)
 
 
 class SDKTap(Tap):
     """A tap of :class:`tap_instances.sdk.stream.SDKStream`. Its errors are one line, without secrets."""
 
+    logger = logging.getLogger("singer_sdk")  # to which the SDK tells its steps
+    message_writer: LineWriter
     message_writer_class = LineWriter
-
-    @classproperty
-    @override
-    def logger(cls) -> logging.Logger:  # noqa: N805
-        # The SDK logs its steps at INFO, to the tap's logger. Here it gets another, which is quiet unless at DEBUG.
-        quiet = not logger.isEnabledFor(logging.DEBUG)
-        for name in ("singer_sdk", f"{cls.name}.sdk"):
-            logging.getLogger(name).setLevel(logging.WARNING if quiet else logging.NOTSET)
-        return logging.getLogger(f"{cls.name}.sdk")
 
     @override
     def __init__(self, *, catalog: Any = None, state: Any = None, **kwargs: Any) -> None:
-        self.given_state = state  # an object, or its JSON; the SDK would copy it into a structure of its own
-        super().__init__(catalog=_with_metadata_methods(catalog), **kwargs)
-        if not logger.isEnabledFor(logging.DEBUG):  # the closing line has the same numbers
-            self.metrics_logger.setLevel(logging.WARNING)
+        # An object, or its JSON; the SDK would copy it into a structure of its own.
+        self.given_state = {} if state is None else state
+        self.append_builtin_config(self.config_jsonschema)
+        for stream in catalog.get("streams", ()) if isinstance(catalog, dict) else ():
+            for entry in stream.get("metadata", ()):
+                metadata = entry["metadata"]
+                if method := metadata.get("replication-method"):  # Meltano's; the SDK looks for the other one
+                    metadata.setdefault("forced-replication-method", method)
+        # The SDK's steps and numbers are of use at DEBUG only.
+        level = logging.NOTSET if logger.isEnabledFor(logging.DEBUG) else logging.WARNING
+        self.logger.setLevel(level)
+        super().__init__(catalog=catalog, **kwargs)
+        self.metrics_logger.setLevel(level)
 
     @override
     def setup_mapper(self) -> None:
@@ -100,14 +87,17 @@ class SDKTap(Tap):
         longest = max(len(column) for stream in streams for column in stream.schema["properties"])
         if self.config.get("flattening_max_key_length", longest + 1) <= longest:
             settings.refuse([f"flattening_max_key_length must be at least {longest + 1}: it would rename columns"])
-        if not any(stream.selected for stream in streams):
-            logger.warning("the catalog selects no stream: nothing is read")
-        super(Tap, self).setup_mapper()
         # The SDK fails on a map of a deselected stream. Here its filter still applies to the streams below.
         catalog = deepcopy(self.catalog)
         for entry in catalog.streams:
             entry.metadata.root.selected = True
-        self.mapper.register_raw_streams_from_catalog(catalog)
+        try:
+            super(Tap, self).setup_mapper()
+            self.mapper.register_raw_streams_from_catalog(catalog)
+        except ConfigValidationError:  # of flattening
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is the user's to correct)
+            settings.refuse([f"stream_maps must be corrected: {' '.join(str(error).split())}"])
 
     @override
     def _handle_termination(self, signum: int, frame: FrameType | None) -> NoReturn:
@@ -118,17 +108,15 @@ class SDKTap(Tap):
 
     # -------------------------------------------------------------------------------------------------- settings
 
-    @classproperty
+    @property
     @override
-    def _env_var_config(cls) -> dict[str, Any]:  # noqa: N805
+    def _env_var_config(self) -> dict[str, Any]:
         # The SDK's error for a bad value does not name the variable, and its .env is one above its own folder.
-        cls.append_builtin_config(cls.config_jsonschema)
         return settings.from_environment()
 
     @override
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
         # The SDK's messages quote the value, which may be a secret. Discovery (no raise_errors) needs no settings.
-        self.append_builtin_config(self.config_jsonschema)
         self._config, errors = settings.checked(self._config, read_file=raise_errors)
         scrub_logs(settings.secrets(self._config))
         if errors and raise_errors:
@@ -144,10 +132,10 @@ class SDKTap(Tap):
         # The SDK sets up logging here, and ends in a traceback where one of these is wrong.
         levels, config = (f"{settings.PREFIX}LOGLEVEL", "LOGLEVEL"), "SINGER_SDK_LOG_CONFIG"
         for name in (*levels, config):
-            if not os.environ.get(name, "unset").strip():
-                del os.environ[name]
-        for name in [name for name in levels if name in os.environ][:1]:
-            if not isinstance(logging.getLevelName(os.environ[name].upper()), int):
+            text = os.environ.get(name, "")
+            if not text.strip():
+                os.environ.pop(name, None)
+            elif name in levels and not isinstance(logging.getLevelName(text.upper()), int):
                 sys.exit(f"{name} must be DEBUG, INFO, WARNING, ERROR or CRITICAL: correct it, or unset it")
         try:
             if config in os.environ:
@@ -160,16 +148,12 @@ class SDKTap(Tap):
 
     @classmethod
     @override
-    def get_singer_command(cls) -> Command:
+    def get_singer_command(cls) -> click.Command:
         theirs = super().get_singer_command()
-        return Command(
-            name=theirs.name,
-            callback=theirs.callback,
-            params=theirs.params,
-            context_settings=theirs.context_settings,
-            help=theirs.help,
-            logger=logger,
-        )
+        for option in theirs.params:
+            if isinstance(option.type, click.File):  # opened when it is read: --test and --discover would not close it
+                option.type = click.File("rb", lazy=True)
+        return Command(theirs.name, theirs.context_settings, theirs.callback, theirs.params, theirs.help)
 
     @classmethod
     @override
@@ -186,30 +170,14 @@ class SDKTap(Tap):
     def invoke(cls, *, config: Any = None, state: Any = None, catalog: Any = None, **about: Any) -> None:
         # The SDK's names no file that cannot be read, and parses the state into more memory than it needs.
         super(Tap, cls).invoke(**about)
-        cls.print_version(print_fn=cls.logger.info)
         given = None
-        if catalog is not None:
+        if catalog:
             try:
-                given = json.loads(catalog.buffer.read())
+                given = json.loads(catalog.read())
                 Catalog.from_dict(given)
             except Exception as error:  # noqa: BLE001 (whatever shape a file may have)
                 problem = "is not a catalog as --discover writes it"
                 settings.refuse([settings.not_json("--catalog", catalog.name, problem, error)])
-        tap = cls(
-            config=config.config,
-            parse_env_config=config.parse_env,
-            catalog=given,
-            state=None if state is None else state.buffer.read(),
-        )
+        tap = cls(config=config.config, parse_env_config=config.parse_env, catalog=given, state=state and state.read())
+        cls.print_version(print_fn=cls.logger.info)
         tap.sync_all()
-
-
-def _with_metadata_methods(catalog: Any) -> Any:  # noqa: ANN401
-    """Move Meltano's ``replication-method`` in a stream's metadata to where the SDK looks for it."""
-    for stream in catalog.get("streams", []) if isinstance(catalog, dict) else ():
-        for entry in stream.get("metadata", []):
-            metadata = entry.get("metadata") or {}
-            method, forced = metadata.get("replication-method"), metadata.get("forced-replication-method")
-            if method and forced != FULL_TABLE and not entry.get("breadcrumb"):
-                metadata["forced-replication-method"] = method
-    return catalog
