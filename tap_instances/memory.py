@@ -19,7 +19,6 @@ from urllib.parse import unquote
 
 import msgspec
 from msgspec import Raw, Struct
-from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -75,10 +74,6 @@ class Partition(Struct, kw_only=True):
         """
         return msgspec.convert({**old, "version": VERSION}, cls)
 
-    @staticmethod
-    def remember_once(partitions: Sequence[Any]) -> None:
-        """Let each instance be remembered in one partition."""
-
 
 class ListPartition(Partition, kw_only=True):
     """Which instances a business listed."""
@@ -106,17 +101,6 @@ class RowPartition(Partition, kw_only=True):
             pairs = [entry.split("=", 1) for entry in memory.split(" ") if entry]
             seen[instance_id] = {"rows": {unquote(row_id): digest for digest, row_id in pairs}}
         return super().upgrade({**old, "seen": seen})
-
-    @staticmethod
-    @override
-    def remember_once(partitions: Sequence[Any]) -> None:
-        # Version 1 could remember an instance in two.
-        homes: dict[str, dict[str, Memory]] = {}
-        for memories in [memories for partition in partitions for memories in (partition.seen, partition.away)]:
-            for instance_id in homes.keys() & memories.keys():
-                former = homes[instance_id].pop(instance_id)
-                memories[instance_id].rows.update(dict.fromkeys(former.rows, ""))
-            homes.update(dict.fromkeys(memories, memories))
 
 
 # ----------------------------------------------------------------------------------------------------- reading STATE
@@ -168,7 +152,8 @@ def _partitions(
         logger.warning("the state of %s is not understood: it is synced in full", stream)
         return
     partitions = [_partition(entry, kind) for entry in entries]
-    kind.remember_once([partition for partition in partitions if partition])
+    if kind is RowPartition:
+        _remember_once([partition for partition in partitions if isinstance(partition, RowPartition)])
     ids = [
         partition.context.business_id if partition else _business_id(entry)
         for entry, partition in zip(entries, partitions, strict=True)
@@ -193,6 +178,16 @@ def _partition(entry: Raw, kind: type[Partition]) -> Partition | None:
             old = msgspec.json.decode(entry, type=dict[str, Any])
             return kind.upgrade(old) if old["version"] == 1 else None
     return None
+
+
+def _remember_once(partitions: Sequence[RowPartition]) -> None:
+    """Let each instance be remembered in one partition: version 1 could have it in two."""
+    homes: dict[str, dict[str, Memory]] = {}
+    for memories in [memories for partition in partitions for memories in (partition.seen, partition.away)]:
+        for instance_id in homes.keys() & memories.keys():
+            former = homes[instance_id].pop(instance_id)
+            memories[instance_id].rows.update(dict.fromkeys(former.rows, ""))
+        homes.update(dict.fromkeys(memories, memories))
 
 
 def _business_id(entry: Raw) -> str | None:

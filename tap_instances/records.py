@@ -1,9 +1,8 @@
 """An API object becomes a row: JSON in, finished rows (JSON bytes) out.
 
-An item of ``Instances`` is parsed into structs that are made from ``schemas/``. What they refuse (a value of another
-type, a key that no schema knows) is parsed into dicts instead, and each value is converted by itself
-(:data:`tap_instances.values.CONVERTERS`). Either way the same code reads the objects. What no column holds goes to
-``additional_properties`` or is withheld as a secret, and :class:`Findings` takes note of it.
+An item of ``Instances`` is parsed into structs that are made from ``schemas/``. What they refuse, such as a value of
+another type, is built into the same structs value by value (:data:`tap_instances.values.CONVERTERS`). What no column
+holds goes to ``additional_properties`` or is withheld as a secret, and :class:`Findings` takes note of it.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ from tap_instances.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from tap_instances.memory import Memory
 
 MAX_DEPTH: Final = 100  # a value nested deeper is kept as its JSON text
-MAX_LEARNT: Final = 100  # keys an object; servers that make up keys must not make structs without end
+MAX_UNKNOWN: Final = 100  # keys; a server that makes up keys must not make structs without end
 TYPES: Final[dict[str, Any]] = {"text": str | None, "flag": bool | None, "time": datetime | None}
 
 
@@ -93,18 +92,22 @@ class FaultError(Exception):
 
 
 class ApiObject:
-    """An object of the API: which of its keys are columns of a stream, and which other keys it has.
+    """An object of the API: which of its keys are columns of a stream, and which others it has.
 
-    ``struct`` has a field for each of them. Its last field, ``others``, is a dict of what no field holds where the
-    struct was built from a dict, and ``None`` where it was parsed from JSON.
+    Its ``struct`` has a field for each column, then for each other key, and at last ``rest``: a dict of what no field
+    can hold if the struct was built, ``None`` if it was parsed.
     """
+
+    struct: Any
+    parse: Callable[[bytes], Any]
+    parse_list: Callable[[bytes], Any]
 
     def __init__(
         self, stream: str, prefix: str = "", nested: dict[str, Any] | None = None, *, key: str = "", secrets: bool
     ) -> None:
-        """Take the stream's columns whose ``x-api`` is ``prefix`` and one key.
+        """Take the columns whose ``x-api`` is ``prefix`` and one key, and ``nested``: key -> object, or its type.
 
-        ``nested`` are further keys, with the object or the type that each holds. An object with a ``key`` must have it.
+        ``key`` names the key that the object must have. ``secrets`` takes secret columns, too.
         """
         self.stream, self.prefix, self.key = stream, prefix, key
         paths = {path.removeprefix(prefix): c for path, c in api_columns(stream).items() if path.startswith(prefix)}
@@ -113,25 +116,36 @@ class ApiObject:
         self.nested = (nested or {}) | {name: Raw for name in columns if name not in self.columns}
         self.times = [index for index, kind in enumerate(self.columns.values()) if kind == "time"]
         self.nothing = (None,) * len(self.columns)
-        self.learnt: tuple[str, ...] = ()  # keys that no column holds, and that the struct has a field for
-        self.met: dict[str, None] = {}  # those for the next struct
-        self.make_struct()
+        self.unknown: list[str] = []  # keys that no schema knows, and for which the struct has a field
+        self.met: dict[str, None] = {}  # those for which the next one will
+        self._make_struct()
 
-    def make_struct(self) -> None:
-        """Make the struct, and those of nested objects, of all keys that are known by now."""
+    def _make_struct(self) -> None:
+        self.unknown += self.met
+        self.met = {}
         fields: list[Any] = [(name, TYPES[kind], None) for name, kind in self.columns.items()]
         if self.key:
             fields[0] = (self.key, Annotated[str, msgspec.Meta(min_length=1)])
         for name, held in self.nested.items():
-            if isinstance(held, ApiObject):
-                held.make_struct()
-            fields.append((name, (held.struct | None if isinstance(held, ApiObject) else held) | UnsetType, UNSET))
-        self.learnt = (*self.learnt, *self.met)[:MAX_LEARNT]
-        self.met = {}
-        names = {f"learnt{index}": name for index, name in enumerate(self.learnt)}  # a key may not be a Python name
-        fields += [*((name, Any, UNSET) for name in names), ("others", None, None)]
-        names["others"] = ""
-        self.struct: Any = msgspec.defstruct(self.stream, fields, rename=names, forbid_unknown_fields=True, gc=False)
+            kind = held.struct | None if isinstance(held, ApiObject) else held
+            fields.append((name, kind | UnsetType, UNSET))
+        names = {f"unknown{index}": name for index, name in enumerate(self.unknown)}  # it may not be a Python name
+        fields += [(name, Any, UNSET) for name in names]
+        fields.append(("rest", None, None))
+        names["rest"] = ""  # a key that is not learnt
+        self.struct = struct = msgspec.defstruct(
+            self.stream, fields, rename=names, forbid_unknown_fields=True, gc=False
+        )
+        self.parse = decoder(struct).decode
+        self.parse_list = decoder(list[struct] | None).decode  # type: ignore[valid-type]
+
+    def learn(self) -> bool:
+        """Make the struct anew if unknown keys were met in this object, or in one below it; return whether so."""
+        learnt = [held.learn() for held in self.nested.values() if isinstance(held, ApiObject)]
+        if not self.met and not any(learnt):
+            return False
+        self._make_struct()
+        return True
 
     def build(self, item: Any) -> Any:  # noqa: ANN401
         """Return an object as its struct, value by value.
@@ -141,35 +155,25 @@ class ApiObject:
         """
         if not isinstance(item, dict):
             raise FaultError(f" is {json_type(item)}, not an object")
-        if self.key and to_text(item.get(self.key)) in {None, "", MISFIT}:
-            value = item.get(self.key, UNSET)
-            what = "missing" if value is UNSET else "empty" if value == "" else json_type(value)
+        key = item.get(self.key, UNSET)
+        if self.key and to_text(key) in {None, "", MISFIT}:
+            what = "missing" if key is UNSET else "empty" if key == "" else json_type(key)
             raise FaultError(f": its {self.key} is {what}")
-        fields, others = {}, {}
-        for name, value in item.items():
-            held = self._held(name, value)
-            if held is MISFIT:
-                others[name] = value
-            else:
-                fields[name] = held
-        if len(self.learnt) < MAX_LEARNT:
-            self.met |= dict.fromkeys(filter(self._can_be_learnt, others))
-        return self.struct(**fields, others=others)
+        fields = {name: self._held(name, value) for name, value in item.items()}
+        rest = {name: item[name] for name, held in fields.items() if held is MISFIT}
+        known = {*self.columns, *self.nested, *self.unknown, ""}
+        new = [name for name in rest if name not in known and name.isprintable() and not {'"', "\\"} & set(name)]
+        self.met |= dict.fromkeys(new[: MAX_UNKNOWN - len(self.unknown) - len(self.met)])
+        return self.struct(**{name: held for name, held in fields.items() if held is not MISFIT}, rest=rest)
 
     def _held(self, name: str, value: Any) -> Any:  # noqa: ANN401
         """Return what the struct's field of this name holds of a value, or :data:`MISFIT`."""
         if name in self.columns:
             return CONVERTERS[self.columns[name]](value)
         held = self.nested.get(name, MISFIT)
-        if not isinstance(held, ApiObject):
-            return held if held is MISFIT else value
-        if isinstance(value, dict):
-            return held.build(value)
-        return MISFIT if value is not None else None
-
-    def _can_be_learnt(self, name: str) -> bool:
-        known = name in self.columns or name in self.nested or name in self.learnt
-        return not known and name.isprintable() and '"' not in name and "\\" not in name and name != ""
+        if isinstance(held, ApiObject):
+            return held.build(value) if isinstance(value, dict) else None if value is None else MISFIT
+        return MISFIT if held is MISFIT else value
 
 
 class Reader:
@@ -189,17 +193,9 @@ class Reader:
         self._webhook = api_object("webhooks", nested=nested, key="webhookId")
         nested = {"Auth": self._auth, "WhatsApp": self._whatsapp, "Webhook": Raw}
         self._instance = api_object("instances", nested=nested, key="instanceId")
-        self._kinds = (self._instance, self._auth, self._whatsapp, self._webhook, self._events)
-        self._make_decoders()
         streams = ("businesses", "instances", "webhooks", "webhook_events")
         rows = (row_type(stream, include_secrets=include_secrets) for stream in streams)
         self._business_row, self._instance_row, self._webhook_row, self._events_row = rows
-
-    def _make_decoders(self) -> None:
-        self._instance.make_struct()
-        self._webhook.make_struct()
-        self._parse_instance = decoder(self._instance.struct).decode
-        self._parse_webhooks = decoder(list[self._webhook.struct] | None).decode  # type: ignore[name-defined]
 
     # ------------------------------------------------------------------------------------------------- objects
 
@@ -207,13 +203,13 @@ class Reader:
         """Return the row of a business from an answer's top level (without ``Instances``)."""
         extra: dict[str, Any] = {}
         business = self._business.build(body)
-        self._check_id("businesses", "businessId", business.businessId, source.business_id, extra)
+        self._keep_id(self._business, "businessId", business.businessId, source.business_id, extra)
         values = self._values(self._business, business, extra)
         return encode(self._business_row(source.business_id, *values, source.observed_at, in_order(extra)))
 
     def read_instance(self, raw: bytes, path: str, source: Source) -> Instance | None:
         """Return an item of ``Instances`` with its rows; ``None`` and a fault if it has no usable key."""
-        ways = (self._parse_instance, self._build_instance, self._build_repaired)
+        ways = (self._instance.parse, self._build_instance, self._build_repaired)
         has_null = b"\\" in raw and b"\\u0000" in raw  # msgspec reads it, but no target; the first is much quicker
         for parse in ways[2:] if has_null else ways:
             try:
@@ -228,18 +224,16 @@ class Reader:
             except FaultError as fault:
                 self.findings.faults.append(f"{path}{fault}")
                 return None
-        raise AssertionError  # what was repaired can be read
+        raise AssertionError  # a repaired one can be read
 
     def _build_instance(self, raw: bytes) -> Any:  # noqa: ANN401
-        """Parse an item that is not as documented. ``Webhook`` stays JSON, as in one that is."""
-        if any(kind.met for kind in self._kinds):
-            self._make_decoders()
+        """Parse an item value by value; its ``Webhook`` stays JSON."""
+        self._instance.learn()
+        self._webhook.learn()
         if raw[:1] != b"{":
             return self._instance.build(decode(raw))
-        members = _split(raw)
-        return self._instance.build(
-            {name: value if name == "Webhook" else decode(value) for name, value in members.items()}
-        )
+        members = _split(raw).items()
+        return self._instance.build({name: raw if name == "Webhook" else decode(raw) for name, raw in members})
 
     def _build_repaired(self, raw: bytes) -> Any:  # noqa: ANN401
         return self._build_instance(repair(raw))
@@ -252,12 +246,9 @@ class Reader:
         else:
             digest = xxh3_64_hexdigest(item.Webhook, seed=self.shape)
             known = self.known.pop(item.instanceId, None)
-            if known and known[0].digest != digest:
+            if not known or known[0].digest != digest:
                 known = None
-        if digest and not known:
-            hooks = self._parse_webhooks(item.Webhook) if item.others is None else self._build_webhooks(item, path)
-            if item.others and "Webhook" in item.others:
-                digest = ""
+                hooks = self._webhook.parse_list(item.Webhook) if item.rest is None else self._build_hooks(item, path)
         own = self._values(self._instance, item, extra)
         auth = self._values(self._auth, item.Auth, extra)
         whatsapp = self._values(self._whatsapp, item.WhatsApp, extra)
@@ -265,6 +256,8 @@ class Reader:
         row = self._instance_row(source.business_id, *own, *auth, *whatsapp, at, in_order(extra))
         if row.whatsapp_picture_url and not self.include_secrets:
             row.whatsapp_picture_url = mask_url(row.whatsapp_picture_url)
+        if item.rest and "Webhook" in item.rest:
+            digest = ""
         instance = Instance(item.instanceId, encode(row), digest, known)
         if hooks:
             instance.webhooks, instance.webhook_events, instance.unknown_events = [], [], set()
@@ -272,25 +265,27 @@ class Reader:
                 self._read_webhook(hook, instance)
         return instance
 
-    def _build_webhooks(self, item: Any, path: str) -> list[Any]:  # noqa: ANN401
-        """Parse the webhooks of an item that is not as documented; a ``Webhook`` that holds none is a misfit."""
+    def _build_hooks(self, item: Any, path: str) -> list[Any]:  # noqa: ANN401
+        """Parse the webhooks of an item value by value."""
         value = decode(item.Webhook)
-        if value is not None and not isinstance(value, (dict, list)):
-            item.others["Webhook"] = value
-        hooks = [value] if isinstance(value, dict) else value if isinstance(value, list) else []
-        webhooks = []
-        for index, hook in enumerate(hooks):
+        if isinstance(value, dict):
+            value = [value]
+        elif not isinstance(value, list) and value is not None:
+            item.rest["Webhook"] = value
+            value = None
+        hooks = []
+        for index, hook in enumerate(value or ()):
             try:
-                webhooks.append(self._webhook.build(hook))
+                hooks.append(self._webhook.build(hook))
             except FaultError as fault:  # noqa: PERF203
                 self.findings.faults.append(f"{path}.Webhook[{index}]{fault}")
-        return webhooks
+        return hooks
 
     def _read_webhook(self, hook: Any, instance: Any) -> None:  # noqa: ANN401
         extra: dict[str, Any] = {}
         webhook_id, events = hook.webhookId, hook.WebhookEvents
         if hook.instanceInstanceId != instance.id:
-            self._check_id("webhooks", "instanceInstanceId", hook.instanceInstanceId, instance.id, extra)
+            self._keep_id(self._webhook, "instanceInstanceId", hook.instanceInstanceId, instance.id, extra)
         values = self._values(self._webhook, hook, extra)
         row = self._webhook_row(instance.id, *values, None, in_order(extra))
         if row.url and not self.include_secrets:
@@ -298,7 +293,7 @@ class Reader:
         instance.webhooks.append(Row(webhook_id, encode(row), row.updated_at))
         if events is UNSET:
             instance.unknown_events.add(webhook_id)
-            if not hook.others or "WebhookEvents" not in hook.others:
+            if not hook.rest or "WebhookEvents" not in hook.rest:
                 self.findings.missing["webhooks.WebhookEvents"] = None
         elif events is not None:
             extra = {}
@@ -321,49 +316,40 @@ class Reader:
             time = values[index]
             if time is not None and time.tzinfo is not UTC:
                 raise msgspec.ValidationError
-        others = item.others
-        if others is None and kind.learnt:
-            others = dict(zip(kind.learnt, values[-1 - len(kind.learnt) : -1], strict=True))
-        if others:
-            self._keep_others(kind, others, extra)
+        rest = item.rest
+        if rest is None and kind.unknown:
+            rest = dict(zip(kind.unknown, values[-1 - len(kind.unknown) : -1], strict=True))
+        if rest:
+            self._keep(kind, rest, extra)
         return values[: len(kind.columns)]
-
-    def _keep_others(self, kind: ApiObject, others: dict[str, Any], extra: dict[str, Any]) -> None:
-        """Put what no column holds into ``extra``, and note it."""
-        for name, value in others.items():
-            if value is None or value is UNSET:
-                continue
-            path = kind.prefix + name
-            if name in kind.columns or name in kind.nested:
-                self.findings.misfits[f"{kind.stream}.{path}"] = None
-                self._keep(kind.stream, path, value, extra)
-            elif self._keep(kind.stream, path, value, extra):
-                self.findings.unknown[f"{kind.stream}.{path}"] = None
-
-    def _check_id(self, stream: str, name: str, value: Any, parent_id: str, extra: dict[str, Any]) -> None:  # noqa: ANN401
-        """Keep a repeated id (such as ``instanceInstanceId``) if it contradicts the parent's id."""
-        if value is not None and value is not UNSET and to_text(value) != parent_id:
-            self._keep(stream, name, value, extra)
 
     # ---------------------------------------------------------------------------------------- what no column holds
 
-    def _keep(self, stream: str, path: str, value: Any, extra: dict[str, Any]) -> bool:  # noqa: ANN401
-        """Put a value into ``extra`` under its API path; return whether it was kept, or withheld as a secret."""
-        kept: Any = MISFIT
-        if path.startswith("Auth") and not self.include_secrets and f"{stream}.{path}.".startswith("instances.Auth."):
-            self.findings.withheld[f"{stream}.{path}"] = None  # only what its columns hold leaves
-        else:
-            kept = self._without_secrets(path, value, f"{stream}.{path}")
-        if kept is MISFIT:
-            return False
-        while path in extra:  # a key of its own that is spelled like the path of another
-            path += "_"
-        extra[path] = kept
-        return True
+    def _keep(self, kind: ApiObject, rest: dict[str, Any], extra: dict[str, Any]) -> None:
+        """Put what no column holds into ``extra`` under its API path, without secrets, and note it."""
+        for name, value in rest.items():
+            if value is None or value is UNSET:
+                continue
+            path = kind.prefix + name
+            where = f"{kind.stream}.{path}"
+            kept = self._without_secrets(path, value, where)
+            if name in kind.columns or kind.nested.get(name, Any) is not Any:
+                self.findings.misfits[where] = None
+            elif kept is not MISFIT:
+                self.findings.unknown[where] = None
+            if kept is not MISFIT:
+                while path in extra:  # a key of its own that is spelled like the path of another
+                    path += "_"
+                extra[path] = kept
+
+    def _keep_id(self, kind: ApiObject, name: str, value: Any, parent_id: str, extra: dict[str, Any]) -> None:  # noqa: ANN401
+        """Keep a repeated id (such as ``instanceInstanceId``) if it contradicts the parent's id."""
+        if to_text(value) != parent_id:
+            self._keep(kind, {name: value}, extra)
 
     def _without_secrets(self, name: str, value: Any, path: str, depth: int = 0) -> Any:  # noqa: ANN401
         """Return a key's value without the secrets in it; :data:`MISFIT` if all of it is one."""
-        if not self.include_secrets and is_secret(name, value):
+        if not self.include_secrets and (is_secret(name, value) or f"{path}.".startswith("instances.Auth.")):
             shown = f"{path.removesuffix(name)}{MASK}" if is_secret_text(name) else path  # a key may be one itself
             self.findings.withheld[shown] = None
             return MISFIT

@@ -79,9 +79,16 @@ def is_secret(name: str, value: object) -> bool:
     A boolean, a null and a date-time are harmless under any name, unless that name is a secret itself (a JWT, say).
     """
     text = value if isinstance(value, str) else ""
-    if is_secret_text(text) or is_secret_text(name):
+    if text and is_secret_text(text):
         return True
-    return is_secret_name(name) and not (value is None or isinstance(value, bool) or _DATE_TIME.fullmatch(text))
+    by_name, by_itself = _secrecy(name)
+    return by_itself or (by_name and not (value is None or isinstance(value, bool) or bool(_DATE_TIME.fullmatch(text))))
+
+
+@lru_cache(maxsize=1024)
+def _secrecy(name: str) -> tuple[bool, bool]:
+    """Return whether a name is a secret's, and whether it is a secret itself."""
+    return is_secret_name(name), is_secret_text(name)
 
 
 def is_secret_text(text: str) -> bool:
@@ -97,10 +104,11 @@ def mask_url(url: str) -> str:
     """Hide a URL's password and the values of its secret query and fragment parameters; leave the rest as it is."""
     if "@" in url:
         url = _USERINFO.sub(rf"\1{MASK}@", url)
-    if not any(map(_is_secret_parameter, _PARAMETER_NAME.findall(url))):  # of most URLs that is all
-        return url
     address, number_sign, fragment = url.partition("#")
     path, question_mark, query = address.partition("?")
+    names = _PARAMETER_NAME.findall(question_mark + query + number_sign + fragment)
+    if not any(map(_is_secret_parameter, names)):  # of most URLs that is all
+        return url
     parts = (question_mark + query, number_sign + fragment)
     return path + "".join(_PARAMETERS.sub(_mask_parameter, part) for part in parts)
 

@@ -17,7 +17,7 @@ from demo.codechat import World
 from tap_instances import records
 from tap_instances.columns import api_columns, column_names
 from tap_instances.memory import Memory
-from tap_instances.records import MAX_LEARNT, ApiObject, Instance, Reader, Source
+from tap_instances.records import MAX_UNKNOWN, ApiObject, Instance, Reader, Source
 from tap_instances.values import CONVERTERS, MISFIT, encode, parse_json, to_flag, to_time
 
 if TYPE_CHECKING:
@@ -824,7 +824,7 @@ def test_keys_without_end_do_not_make_structs_without_end() -> None:
         for number in range(300):
             row, _ = instance(reader, **{f"new{number}": number, "WhatsApp": {f"new{number}": number}})
             assert row["additional_properties"] == {f"new{number}": number, f"WhatsApp.new{number}": number}
-    assert made.call_count <= 5 * (MAX_LEARNT + 1)
+    assert made.call_count <= 5 * (MAX_UNKNOWN + 1)
 
 
 def test_the_place_in_a_fault_is_the_items_own() -> None:
