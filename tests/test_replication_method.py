@@ -62,6 +62,23 @@ def test_full_table_is_honoured_wherever_it_stands(wire: Wire, stream: str, plac
 
 
 @pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("said", ["INCREMENTAL", None])
+def test_full_table_is_honoured_whatever_another_place_says(wire: Wire, said: str | None, place: Place) -> None:
+    catalog = catalog_with("FULL_TABLE", place, "webhooks")
+    [entry] = [entry for entry in catalog["streams"] if entry["tap_stream_id"] == "webhooks"]
+    [root] = [metadata["metadata"] for metadata in entry["metadata"] if not metadata["breadcrumb"]]
+    for where, key in (
+        (entry, "replication_method"),
+        (root, "replication-method"),
+        (root, "forced-replication-method"),
+    ):
+        if where.get(key) != "FULL_TABLE":
+            where[key] = said
+    state = wire.sync(catalog=catalog).state
+    assert ids(wire.sync(state, catalog=catalog), "webhooks") == ["w1", "w2"]
+
+
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(
     ("stream", "method", "its_own"),
     [

@@ -73,8 +73,9 @@ class SDKTap(Tap):
         for stream in catalog.get("streams", ()) if isinstance(catalog, dict) else ():
             for entry in stream.get("metadata", ()):
                 metadata = entry["metadata"]
-                if method := metadata.get("replication-method"):  # Meltano's; the SDK looks for the other one
-                    metadata.setdefault("forced-replication-method", method)
+                method = metadata.get("replication-method")  # Meltano's; the SDK looks for the other one
+                if method and metadata.get("forced-replication-method") != "FULL_TABLE":
+                    metadata["forced-replication-method"] = method
         # The SDK's steps and numbers are of use at DEBUG only.
         level = logging.NOTSET if logger.isEnabledFor(logging.DEBUG) else logging.WARNING
         self.logger.setLevel(level)
