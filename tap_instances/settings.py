@@ -123,12 +123,13 @@ SETTINGS: Final[dict[str, Any]] = {  # the SDK adds its own
             "boolean", "Emit ACTIVATE_VERSION", "After a run in which everything succeeded, let the target delete from "
             "the FULL_TABLE streams what is no longer listed", {"default": False}),
     },
-    "allOf": [{"properties": {"batch_config": {  # the SDK would miss this, or find it too late
+    "if": {"properties": {"batch_config": {"minProperties": 1}}},
+    "then": {"properties": {"batch_config": {  # the SDK would miss this, or find it too late
         "required": ["encoding", "storage"],
         "properties": {
             "encoding": {"type": "object", "required": ["format"], "properties": {
                 "compression": {"const": "gzip", "x-error": "must be gzip: the SDK writes nothing else"}}},
-            "storage": {"type": "object", "required": ["root"], "properties": {"root": {"type": "string"}}}}}}}],
+            "storage": {"type": "object", "required": ["root"], "properties": {"root": {"type": "string"}}}}}}},
 }  # fmt: skip
 
 # The ways to name businesses. With none of them, admin_token reads all.

@@ -701,6 +701,11 @@ def test_batches_that_cannot_be_written_are_refused_with_what_to_install(change:
     assert what in line
 
 
+@pytest.mark.parametrize("nothing", [None, {}, ""])
+def test_an_empty_batch_config_is_as_if_unset(nothing: object) -> None:
+    assert refusals(RIGHT | {"batch_config": nothing}) == []
+
+
 def test_batches_need_an_encoding_and_a_storage() -> None:
     lines = refusals(RIGHT | {"batch_config": {"batch_size": 5}})
     assert lines == ["batch_config.encoding is missing: set it", "batch_config.storage is missing: set it"]
