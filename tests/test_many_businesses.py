@@ -196,7 +196,7 @@ def test_one_body_more_than_concurrency_is_in_memory(concurrency: int, monkeypat
 
 def test_a_failure_holds_no_body() -> None:
     with FaultServer(answer(200, [1] * 1000)) as server:
-        asked = Client(server.url, headers={}, concurrency=1, request_timeout=5, max_retries=0, user_agent="test")
+        asked = Client({"api_url": server.url, "concurrency": 1, "request_timeout": 5, "max_retries": 0}, "test")
         [outcome] = asked.snapshots([Business("b-0", "token")])
     assert isinstance(outcome, SnapshotError)
     assert (outcome.__traceback__, outcome.__cause__, outcome.__context__) == (None, None, None)
