@@ -104,6 +104,14 @@ class AirbyteWriter(LineWriter):
             raise SystemExit(CLOSED_PIPE if closed else f"messages cannot be written: {error}") from None
 
 
+class SilentWriter(LineWriter):
+    """Takes what the tap writes, and drops it."""
+
+    @override
+    def write(self, lines: bytes) -> None:
+        pass
+
+
 class LogMessages(logging.Handler):
     """Writes log lines as LOG messages."""
 

@@ -113,16 +113,6 @@ class Run:
         self.failed[business_id] = error
         logger.error("business %s: %s", business_id, error)
 
-    def check(self) -> None:
-        """Ask every business, and say of each whether it answers; nothing is written."""
-        outcomes = self.tap.client.snapshots(self.businesses)
-        for business in self.businesses:
-            outcome = next(outcomes)
-            if isinstance(outcome, SnapshotError):
-                self.fail(business.id, outcome)
-            else:
-                logger.info("business %s: ok, %d instances", business.id, len(outcome.instances))
-
     def sync_business(self, business_id: str, outcome: Snapshot | SnapshotError, number: int) -> None:
         """Write one business's rows, then remember them."""
         if isinstance(outcome, SnapshotError):

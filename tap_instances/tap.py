@@ -49,19 +49,11 @@ class TapInstances(SDKTap):
     def sync_all(self) -> None:  # type: ignore[misc]  # the SDK declares it final; its Stream.sync is entered so
         """Sync every business; exit non-zero if one failed, which :attr:`failed` then tells, or a record had no key."""
         if any(stream.selected for stream in self.streams.values()):
-            self._run().run()
+            run = Run(self, self._businesses())
+            self.failed = run.failed
+            run.run()
         else:
             logger.warning("the catalog selects no stream: nothing is read")
-
-    def check(self) -> dict[str, Exception]:
-        """Ask every business, without writing anything; return those that fail: business id -> why."""
-        self._run().check()
-        return self.failed
-
-    def _run(self) -> Run:
-        run = Run(self, self._businesses())
-        self.failed = run.failed
-        return run
 
     def _businesses(self) -> list[Business]:
         """Return the businesses to read, in their order; the server's list is requested only if a token is missing.
