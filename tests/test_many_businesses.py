@@ -14,7 +14,7 @@ from tap_instances import client
 from tap_instances.businesses import Business
 from tap_instances.client import Client, SnapshotError
 from tap_instances.responses import Snapshot, read_connected
-from tap_instances.sdk.output import LineWriter
+from tap_instances.sdk.writer import LineWriter
 from tests.kit.checked import STREAMS
 from tests.kit.faults import FaultServer, answer, head, leave_surroundings, raw
 from tests.kit.support import Run, run_cli, sync

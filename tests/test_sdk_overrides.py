@@ -12,9 +12,9 @@ from singer_sdk import Stream, Tap
 from singer_sdk.plugin_base import PluginBase
 from singer_sdk.singerlib.encoding.base import GenericSingerWriter
 
-from tap_instances.sdk.output import LineWriter
 from tap_instances.sdk.stream import SDKStream
 from tap_instances.sdk.tap import Command, SDKTap
+from tap_instances.sdk.writer import LineWriter
 from tap_instances.streams import STREAMS, RememberingStream, SnapshotStream
 from tap_instances.tap import TapInstances
 

@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from tap_instances import settings
 from tap_instances.redact import scrub_logs
-from tap_instances.sdk.output import CLOSED_PIPE, LineWriter, drop_stdout
+from tap_instances.sdk.writer import CLOSED_PIPE, LineWriter, drop_stdout
 
 if TYPE_CHECKING:
     from types import FrameType
