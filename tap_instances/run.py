@@ -54,26 +54,23 @@ class Run:
         self.histories: list[ConnectionChangesStream | ObservationsStream] = [s for s in histories if s.selected]
         limit = self.business.ABORT_AT_RECORD_COUNT
         self.testing = limit == 1  # --test: no STATE. The SDK's test suite has a higher limit, and wants one.
-        self.activate = bool(tap.config.get("emit_activate_version_messages")) and limit is None
-        if self.activate and tap.config.get("batch_config"):
+        self.activate = tap.config["emit_activate_version_messages"] and limit is None
+        if self.activate and "batch_config" in tap.config:
             logger.warning("no ACTIVATE_VERSION with batch_config: a target would delete the rows of batches")
             self.activate = False
         ids = {business.id for business in businesses}
         kinds = {stream.name: stream.bookmark_type for stream in self.streams}
         self.bookmarks = read_bookmarks(tap.given_state, kinds, ids)
+        partitions = [item for name in kinds.keys() & self.bookmarks for item in self.bookmarks[name]["partitions"]]
         # Of businesses that are not listed, partitions that are not understood are kept as they came.
-        remembered = {
-            partition.context.business_id if isinstance(partition, Partition) else None
-            for name in kinds.keys() & self.bookmarks.keys()
-            for partition in self.bookmarks[name]["partitions"]
-        }
+        lacks_one = any(not isinstance(item, Partition) or item.context.business_id not in ids for item in partitions)
         for stream in self.streams:
             stream.open(self.bookmarks, activate=self.activate)
-        if self.activate and not settings.businesses(tap.config) and not (ids and remembered <= ids):
+        if self.activate and not settings.businesses(tap.config) and (lacks_one or not ids):
             # It may be a mistake of the server's, and a version would delete the rows of those.
             logger.warning("no ACTIVATE_VERSION: the server lists no businesses, or lacks one of an earlier run")
             self.activate = False
-        include_secrets = bool(tap.config.get("include_secrets"))
+        include_secrets = tap.config["include_secrets"]
         rows = [(load_schema(stream.name), stream.writer.deselection) for stream in self.remembering]
         shape = xxh3_64_intdigest(encode([tap.plugin_version, include_secrets, rows]))
         self.reader = Reader(include_secrets=include_secrets, shape=shape)

@@ -6,7 +6,6 @@ import logging
 import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final
-from urllib.parse import urlsplit
 
 from typing_extensions import override
 
@@ -20,7 +19,7 @@ from tap_instances.streams import STREAMS, SnapshotStream
 if TYPE_CHECKING:
     from tap_instances.businesses import Business
 
-LOOPBACK: Final = re.compile(r"(localhost|127(\.\d+){3}|::1)\Z")
+PLAIN_HTTP: Final = re.compile(r"http://(?!(localhost|127(\.\d+){3}|\[::1\])([:/]|\Z))", re.IGNORECASE)
 
 logger = logging.getLogger("tap-instances")
 
@@ -39,8 +38,7 @@ class TapInstances(SDKTap):
     @cached_property
     def client(self) -> Client:
         """HTTP client for ``api_url``, created on first use."""
-        parts = urlsplit(self.config["api_url"])
-        if parts.scheme == "http" and not LOOPBACK.match(parts.hostname or ""):
+        if PLAIN_HTTP.match(self.config["api_url"]):
             logger.warning("api_url is plain http: tokens and data cross the network unencrypted; use https")
         return Client(self.config, default_user_agent=f"{self.name}/{self.plugin_version}")
 
