@@ -36,10 +36,17 @@ def next_page_key(top: dict[str, Any], path: str = "") -> str:
             (NEXT.fullmatch(name) and _is_given(value))
             or (PAGES.fullmatch(name) and _number(value) > 1)
             or (LAST.fullmatch(name) and value is False)
+            or (name == "links" and _has_next(value))
             or (TOTAL.fullmatch(name) and any(0 < size < _number(value) for size in sizes))
         ):
             return f"{path}{key}"
     return ""
+
+
+def _has_next(links: Any) -> bool:  # noqa: ANN401
+    """Return whether a list of links, as in a body, has one with the relation ``next``."""
+    listed = links if isinstance(links, list) else []
+    return any(isinstance(link, dict) and str(link.get("rel")).lower() == "next" and link.get("href") for link in listed)
 
 
 def _is_given(value: Any) -> bool:  # noqa: ANN401

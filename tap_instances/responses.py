@@ -11,7 +11,7 @@ import json
 import re
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+from email.utils import mktime_tz, parsedate_tz
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -206,8 +206,9 @@ def _retry_after(value: str, now: datetime) -> float:
     """Return the seconds that ``Retry-After`` names, as a number or as a date; 0 if it cannot be read."""
     if value.isdecimal():
         return float(value)
-    with suppress(ValueError, TypeError, OverflowError):
-        return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
+    with suppress(ValueError, OverflowError):
+        if date := parsedate_tz(value):  # without a zone (as asctime writes it) it is UTC
+            return max(0.0, mktime_tz(date) - now.timestamp())
     return 0.0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
@@ -162,7 +162,8 @@ def to_flag(value: Any) -> Any:  # noqa: ANN401
 def to_time(value: Any) -> Any:  # noqa: ANN401
     """Return what a time column holds, a datetime in UTC, or :data:`MISFIT`.
 
-    An offset is applied, a missing zone is read as UTC, a date alone as midnight; fractions are cut to microseconds.
+    An offset is applied, a missing zone is read as UTC, a date alone as midnight; fractions are rounded to
+    microseconds, as msgspec rounds them.
     """
     match = _TIME.match(value) if isinstance(value, str) else None
     if match is None:
@@ -172,12 +173,15 @@ def to_time(value: Any) -> Any:  # noqa: ANN401
     if zone and zone not in "Zz":
         hours, minutes = int(zone[1:3]), int(zone[-2:] if len(zone) > 3 else 0)  # noqa: PLR2004
         offset = timedelta(hours=hours, minutes=minutes) * (-1 if zone[0] == "-" else 1)
-    microsecond = int((fraction or "")[:6].ljust(6, "0"))
+    digits = (fraction or "").ljust(7, "0")
     try:
-        clock = (int(hour or 0), int(minute or 0), int(second or 0), microsecond)
-        return datetime(int(year), int(month), int(day), *clock, tzinfo=UTC) - offset
+        clock = (int(hour or 0), int(minute or 0), int(second or 0), int(digits[:6]))
+        time = datetime(int(year), int(month), int(day), *clock, tzinfo=UTC) - offset
     except (ValueError, OverflowError):  # no such day or hour; a year outside 1-9999
         return MISFIT
+    with suppress(OverflowError):  # nothing comes after the last microsecond of 9999
+        time += timedelta(microseconds=digits[6] >= "5")
+    return time
 
 
 _TIME: Final = re.compile(

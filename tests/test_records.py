@@ -108,6 +108,11 @@ TIMES: Final = {
     "2025-03-04 10:15:30": "2025-03-04T10:15:30Z",
     "2025-03-04 10:15:30+03:00": "2025-03-04T07:15:30Z",
     "2025-03-04t10:15:30z": "2025-03-04T10:15:30Z",
+    # more than six digits of a second's fraction: rounded
+    "2025-03-04T10:15:30.1234564999Z": "2025-03-04T10:15:30.123456Z",
+    "2025-03-04T10:15:30.1234565Z": "2025-03-04T10:15:30.123457Z",
+    "2025-03-04T23:59:59.999999999+03:00": "2025-03-04T21:00:00Z",
+    "9999-12-31T23:59:59.9999999Z": "9999-12-31T23:59:59.999999Z",
     # the ends of time
     "0001-01-01T00:00:00Z": "0001-01-01T00:00:00Z",
     "9999-12-31T23:59:59.999999Z": "9999-12-31T23:59:59.999999Z",
@@ -126,6 +131,12 @@ def test_a_time_is_written_in_utc(value: str, written: str) -> None:
     row, _ = instance(make_reader(), createdAt=value)
     assert row["created_at"] == written
     assert row["additional_properties"] is None
+
+
+@pytest.mark.parametrize(("value", "written"), TIMES.items())
+def test_a_time_is_the_same_beside_a_key_that_is_new(value: str, written: str) -> None:
+    row, _ = instance(make_reader(), createdAt=value, newThing=1)
+    assert row["created_at"] == written
 
 
 @pytest.mark.parametrize("value", [*NO_TIMES, 0, 1741083330, 1.5, True, False, [], {}, ["2025-03-04"], {"at": 1}])

@@ -101,6 +101,8 @@ def test_a_link_to_a_next_page_is_found_however_it_is_written(header: str, *, mo
         ({"last": False}, "last"),
         ({"meta": {"pagination": {"pageCount": 2}}}, "meta.pagination.pageCount"),
         ({"_links": {"next": {"href": "/x"}}}, "_links.next"),
+        ({"links": [{"rel": "self", "href": "/"}, {"rel": "Next", "href": "/x"}]}, "links"),
+        ({"meta": {"_links": [{"rel": "next", "href": "/x"}]}}, "meta._links"),
         ({"page": {"number": 0, "totalPages": 4}}, "page.totalPages"),
         ({"total": 120, "limit": 50, "offset": 0}, "total"),
         ({}, ""),
