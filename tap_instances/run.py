@@ -132,7 +132,7 @@ class Run:
     def sync_instances(self, items: Sequence[Raw], source: Source) -> int:
         """Write what is below a business; return how many webhooks it has."""
         for stream in self.remembering:
-            stream.begin(source.business_id)
+            stream.memory.begin(source.business_id)
         partitions = [stream.bookmarks.get(source.business_id) for stream in (*self.remembering, *self.histories)]
         if not items and any(getattr(partition, "seen", None) for partition in partitions):
             logger.warning("business %s: nothing is connected now; the last sync saw some", source.business_id)
@@ -159,7 +159,7 @@ class Run:
         for history in self.histories:
             history.finish(source, listed, webhooks)
         for remembering in self.remembering:  # not before every stream was written: the last one may fail
-            remembering.commit(source)
+            remembering.memory.commit(source.business_id, source.observed_at)
         for history in self.histories:
             history.commit(source, listed)
 

@@ -63,12 +63,6 @@ class RememberingStream(SnapshotStream):
         versioned = self.writer.version is not None  # then ACTIVATE_VERSION tells what is gone
         self.memory = RowMemory(self.bookmarks, whole=self.replication_method == FULL_TABLE, versioned=versioned)
 
-    def begin(self, business_id: str) -> None:
-        """Get ready for a business."""
-        self.memory.begin(business_id)
-        partition = self.bookmarks.get(business_id)
-        self._latest = partition.replication_key_value if partition else None
-
     def emit(self, page: Sequence[Instance], place: int, source: Source) -> None:
         """Write those rows of a page of instances that are not as remembered (in this place of ``known``)."""
         salt, memory = self.writer.deselection, self.memory
@@ -81,7 +75,7 @@ class RememberingStream(SnapshotStream):
             digests = [xxh3_64_hexdigest(row.json + salt if salt else row.json) for row in rows]
             unknown = instance.unknown_events if instance.digest else None  # (the webhooks of these events are known)
             out += memory.compare(instance.id, instance.digest, rows, digests, unknown=unknown, hidden=instance.hidden)
-        self._latest = max(filter(None, [self._latest, *(row.updated_at for row in out)]), default=None)
+        memory.latest = max(filter(None, [memory.latest, *(row.updated_at for row in out)]), default=None)
         self.writer.write([row.json for row in out], source.observed_at)
 
     def finish(self, source: Source) -> None:
@@ -93,10 +87,6 @@ class RememberingStream(SnapshotStream):
                 self.writer.write([encoded], source.observed_at)
             else:
                 self.memory.keep_gone(instance_id, webhook_id)
-
-    def commit(self, source: Source) -> None:
-        """Remember a business, all of which was written. With FULL_TABLE too: INCREMENTAL may be chosen again."""
-        self.memory.commit(source.business_id, source.observed_at, self._latest)
 
 
 class WebhooksStream(RememberingStream):
