@@ -13,7 +13,7 @@ import msgspec
 from singer_sdk.singerlib.messages import Message, StateMessage
 from typing_extensions import override
 
-from tap_instances.sdk.output import CLOSED_PIPE, LineWriter, drop_stdout
+from tap_instances.sdk.writer import CLOSED_PIPE, LineWriter, drop_stdout
 
 # Airbyte's destinations keep, of the rows with a key, the one with the highest cursor. So the cursor is a column of
 # its own, which no row lacks: a deleted row has no updated_at, and an edited one may have an older one.
@@ -102,6 +102,14 @@ class AirbyteWriter(LineWriter):
             drop_stdout()
             closed = isinstance(error, BrokenPipeError)
             raise SystemExit(CLOSED_PIPE if closed else f"messages cannot be written: {error}") from None
+
+
+class SilentWriter(LineWriter):
+    """Takes what the tap writes, and drops it."""
+
+    @override
+    def write(self, lines: bytes) -> None:
+        pass
 
 
 class LogMessages(logging.Handler):

@@ -14,7 +14,7 @@ from singer_sdk.exceptions import ConfigValidationError
 from typing_extensions import override
 
 from source_codechat_instances import catalog
-from source_codechat_instances.messages import AirbyteWriter, CommandError
+from source_codechat_instances.messages import AirbyteWriter, CommandError, SilentWriter
 from tap_instances.tap import TapInstances
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _check(options: argparse.Namespace, writer: AirbyteWriter) -> None:
     status = {"status": "SUCCEEDED"}
     try:
         tap = _tap(options)
-        _let_work(tap, tap.check)
+        _let_work(tap, tap.run_connection_test)
     except Exception as error:  # noqa: BLE001
         status = {"status": "FAILED", "message": writer.log.scrubbed(str(_explained(error)))}
     writer.send({"type": "CONNECTION_STATUS", "connectionStatus": status})
@@ -115,7 +115,7 @@ def _discover(options: argparse.Namespace, writer: AirbyteWriter) -> None:
 
 def _tap(options: argparse.Namespace) -> TapInstances:
     """Return the tap, without its handler of SIGTERM: PyAirbyte ends these commands so, and wants the default."""
-    tap = TapInstances(config=_settings(options.config))
+    tap = TapInstances(config=_settings(options.config), message_writer=SilentWriter())
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return tap
 
@@ -144,30 +144,25 @@ def _read(options: argparse.Namespace, writer: AirbyteWriter) -> None:
     writer.status("COMPLETE")
 
 
-def _let_work(tap: TapInstances, action: Callable[[], dict[str, Exception] | None]) -> None:
+def _let_work(tap: TapInstances, action: Callable[[], object]) -> None:
     """Let the tap work; raise a :class:`CommandError` if a business failed, or a row had no key."""
-    kind = "business "
     try:
-        failed = action()
+        action()
     except SystemExit as end:
         if end.code != 1:
             raise  # a signal came, or nobody reads stdout any more
-        failed = tap.failed
-        if not failed:
+        if not tap.failed:
             what = "some rows have no key and were not emitted: the log says which"
             raise CommandError(what, "system_error") from end
-        if end.__cause__:  # it is the server's list that cannot be read
-            kind = ""
-    if not failed:
-        return
-    lines = [f"{kind}{name}: {error}" for name, error in failed.items()]
-    message = "; ".join(lines[:NAMED])
-    if len(lines) > 1:
-        message = f"{len(lines)} businesses failed: {message}"
-    if len(lines) > NAMED:
-        message += f"; and {len(lines) - NAMED} more"
-    can_pass = all(getattr(error, "transient", False) for error in failed.values())
-    raise CommandError(message, "transient_error" if can_pass else "config_error")
+        kind = "" if end.__cause__ else "business "  # it is the server's list that cannot be read
+        lines = [f"{kind}{name}: {error}" for name, error in tap.failed.items()]
+        message = "; ".join(lines[:NAMED])
+        if len(lines) > 1:
+            message = f"{len(lines)} businesses failed: {message}"
+        if len(lines) > NAMED:
+            message += f"; and {len(lines) - NAMED} more"
+        can_pass = all(getattr(error, "transient", False) for error in tap.failed.values())
+        raise CommandError(message, "transient_error" if can_pass else "config_error") from end
 
 
 # ------------------------------------------------------------------------------------------------------------ inputs

@@ -12,7 +12,6 @@ import random
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from http.cookiejar import DefaultCookiePolicy
 from itertools import islice
@@ -79,20 +78,18 @@ class _Session(requests.Session):
             prepared_request.headers.update(self.configured)  # requests has removed a Cookie
 
 
-@dataclass(repr=False)  # the headers may be secrets
 class Client:
     """Reads from one CodeChat server: one request per business, at most ``concurrency`` at a time."""
 
-    api_url: str
-    headers: Mapping[str, str]
-    concurrency: int
-    request_timeout: int  # seconds without a byte
-    max_retries: int
-    user_agent: str
-
-    def __post_init__(self) -> None:
-        self._session = _Session(self.headers, self.user_agent, self.concurrency)
-        self._secrets = secrets({"headers": self.headers})
+    def __init__(self, config: Mapping[str, Any], default_user_agent: str) -> None:
+        """Take the settings, and the User-Agent for when none is set."""
+        self.api_url: str = config["api_url"].rstrip("/")
+        self.concurrency: int = config["concurrency"]
+        self.request_timeout: int = config["request_timeout"]  # seconds without a byte
+        self.max_retries: int = config["max_retries"]
+        headers = config.get("headers", {})
+        self._session = _Session(headers, config.get("user_agent", default_user_agent), self.concurrency)
+        self._secrets = secrets({"headers": headers})
 
     # ------------------------------------------------------------------------------------------ what can be read
 
@@ -170,7 +167,7 @@ class Client:
 
         try:
             with self._session.get(
-                self.api_url.rstrip("/") + path,
+                self.api_url + path,
                 auth=authorize,  # a header would be replaced by what a ~/.netrc says
                 hooks={"response": lambda response, **_: urls.append(response.url)},
                 stream=True,

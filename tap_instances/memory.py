@@ -284,6 +284,7 @@ class RowMemory:
     def begin(self, business_id: str) -> None:
         """Get ready for a business's list."""
         self._former: RowPartition | None = self.partitions.get(business_id)
+        self.latest = self._former.replication_key_value if self._former else None  # ``updatedAt``, for people to read
         self._seen: dict[str, Memory] = {}
         self._hidden: dict[str, Memory] = {}
         self._compared = False
@@ -373,8 +374,11 @@ class RowMemory:
         memory.rows[key], memory.digest = "", ""
         self._kept.add((instance_id, key))
 
-    def commit(self, business_id: str, observed_at: datetime, latest: datetime | None) -> None:
-        """Remember a business that was read whole, and of which every row was emitted."""
+    def commit(self, business_id: str, observed_at: datetime) -> None:
+        """Remember a business that was read whole, and of which every row was emitted.
+
+        With FULL_TABLE too: INCREMENTAL may be chosen again.
+        """
         self._forget_elsewhere()
         self._mark_doubles()
         self._unsent += [(self._seen[instance_id], key) for instance_id, key in self._kept]
@@ -397,7 +401,7 @@ class RowMemory:
                     self._homes.pop(instance_id, None)
         for memory in self._seen.values():
             memory.last_listed = None
-        values = {"replication_key_value": latest, "observed_at": observed_at, "seen": self._seen, "away": away}
+        values = {"replication_key_value": self.latest, "observed_at": observed_at, "seen": self._seen, "away": away}
         partition = self.partitions.put(business_id, **values)
         if self._homes is not None:
             self._homes.update(dict.fromkeys([*self._seen, *away], partition))

@@ -45,10 +45,8 @@ def next_page_key(top: dict[str, Any], path: str = "") -> str:
 
 def _has_next(links: Any) -> bool:  # noqa: ANN401
     """Return whether a list of links, as in a body, has one with the relation ``next``."""
-    listed = links if isinstance(links, list) else []
-    return any(
-        isinstance(link, dict) and str(link.get("rel")).lower() == "next" and link.get("href") for link in listed
-    )
+    listed = [link for link in links if isinstance(link, dict)] if isinstance(links, list) else []
+    return any(str(link.get("rel")).lower() == "next" and link.get("href") for link in listed)
 
 
 def _is_given(value: Any) -> bool:  # noqa: ANN401

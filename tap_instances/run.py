@@ -5,27 +5,32 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import ExitStack
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
+from singer_sdk.singerlib.messages import StateMessage
 from xxhash import xxh3_64_intdigest
 
+from tap_instances import settings
 from tap_instances.client import SnapshotError
 from tap_instances.columns import load_schema
+from tap_instances.memory import Partition, read_bookmarks
 from tap_instances.records import Reader, Source
 from tap_instances.sdk.writer import SyncError
+from tap_instances.streams import STREAMS
+from tap_instances.values import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from msgspec import Raw
 
     from tap_instances.businesses import Business
-    from tap_instances.client import Client
     from tap_instances.memory import Memory
     from tap_instances.records import Instance
     from tap_instances.responses import Snapshot
-    from tap_instances.streams import HistoryStream, RememberingStream, SnapshotStream
+    from tap_instances.streams import ConnectionChangesStream, ObservationsStream, RememberingStream
+    from tap_instances.tap import TapInstances
 
 PAGE: Final = 1000  # instances that are read at a time
 STATE_INTERVAL: Final = 10.0  # seconds between two STATE messages, at least
@@ -37,63 +42,51 @@ logger = logging.getLogger("tap-instances")
 class Run:
     """One run of the tap: what it reads, what failed, and how it ends."""
 
-    def __init__(  # noqa: PLR0913
-        self,
-        streams: Mapping[str, Any],
-        bookmarks: dict[str, Any],
-        client: Client,
-        businesses: Sequence[Business],
-        write_state: Callable[[], None],
-        version: str,
-    ) -> None:
-        """Take the streams by name, what is remembered of them, and what to ask whom.
-
-        ``version`` is the tap's: another one may make other rows of the same answer.
-        """
-        self.client, self.businesses, self.write_state_message = client, businesses, write_state
-        self.business: SnapshotStream = streams["businesses"]
-        self.instances: SnapshotStream = streams["instances"]
-        self.webhooks: RememberingStream = streams["webhooks"]
-        histories: tuple[HistoryStream, ...] = (streams["connection_changes"], streams["observations"])
-        self.streams = (self.business, self.instances, self.webhooks, streams["webhook_events"], *histories)
-        self.remembering = [stream for stream in (self.webhooks, streams["webhook_events"]) if stream.selected]
-        self.histories = [stream for stream in histories if stream.selected]
+    def __init__(self, tap: TapInstances, businesses: Sequence[Business]) -> None:
+        """Get the tap's streams ready, with what its state remembers of them."""
+        self.tap, self.businesses = tap, businesses
         self.failed: dict[str, Exception] = {}
         self.read = 0  # businesses
-        self.is_incomplete = False
         self.started = self.state_written = time.monotonic()
-        config = self.business.config
+        self.streams: list[Any] = sorted(tap.streams.values(), key=lambda stream: STREAMS.index(type(stream)))
+        self.business, self.instances, self.webhooks, webhook_events, *histories = self.streams
+        self.remembering: list[RememberingStream] = [s for s in (self.webhooks, webhook_events) if s.selected]
+        self.histories: list[ConnectionChangesStream | ObservationsStream] = [s for s in histories if s.selected]
         limit = self.business.ABORT_AT_RECORD_COUNT
         self.testing = limit == 1  # --test: no STATE. The SDK's test suite has a higher limit, and wants one.
-        self.activate = bool(config.get("emit_activate_version_messages")) and limit is None
-        if self.activate and config.get("batch_config"):
+        self.activate = tap.config["emit_activate_version_messages"] and limit is None
+        if self.activate and "batch_config" in tap.config:
             logger.warning("no ACTIVATE_VERSION with batch_config: a target would delete the rows of batches")
             self.activate = False
-        self.reader = Reader(include_secrets=bool(config.get("include_secrets")))
-        self.findings = self.reader.findings
+        ids = {business.id for business in businesses}
+        kinds = {stream.name: stream.bookmark_type for stream in self.streams}
+        self.bookmarks = read_bookmarks(tap.given_state, kinds, ids)
+        partitions = [item for name in kinds.keys() & self.bookmarks for item in self.bookmarks[name]["partitions"]]
+        # Of businesses that are not listed, partitions that are not understood are kept as they came.
+        lacks_one = any(not isinstance(item, Partition) or item.context.business_id not in ids for item in partitions)
         for stream in self.streams:
-            stream.open(bookmarks, activate=self.activate, limit=limit)
-        self.reader.shape = self._shape(version)
+            stream.open(self.bookmarks, activate=self.activate)
+        if self.activate and not settings.businesses(tap.config) and (lacks_one or not ids):
+            # It may be a mistake of the server's, and a version would delete the rows of those.
+            logger.warning("no ACTIVATE_VERSION: the server lists no businesses, or lacks one of an earlier run")
+            self.activate = False
+        include_secrets = tap.config["include_secrets"]
+        rows = [(load_schema(stream.name), stream.writer.deselection) for stream in self.remembering]
+        shape = xxh3_64_intdigest(encode([tap.plugin_version, include_secrets, rows]))
+        self.reader = Reader(include_secrets=include_secrets, shape=shape)
+        self.findings = self.reader.findings
         # Else each webhook is asked for: by the stream's map, or to count what is listed.
         if self.webhooks.selected and not self.webhooks.writer.has_map:
             self.reader.known = self._known()
 
     def _known(self) -> dict[str, tuple[Memory, ...]]:
         """Return what each stream remembers of the instances that none of them needs to read."""
-        first, *others = [stream.memory.known() for stream in self.remembering]
-        known: dict[str, tuple[Memory, ...]] = {instance_id: (memory,) for instance_id, memory in first.items()}
-        for other in others:
-            known = {
-                instance_id: (*memories, other[instance_id])
-                for instance_id, memories in known.items()
-                if instance_id in other and other[instance_id].digest == memories[0].digest
-            }
-        return known
-
-    def _shape(self, version: str) -> int:
-        """Return a digest of whatever shapes the rows below an instance, besides what the API says of it."""
-        rows = [(load_schema(stream.name), stream.writer.deselection) for stream in self.remembering]
-        return xxh3_64_intdigest(msgspec.json.encode([version, self.reader.include_secrets, rows]))
+        first, last = self.remembering[0].memory.known(), self.remembering[-1].memory.known()
+        return {
+            instance_id: (memory, last[instance_id])
+            for instance_id, memory in first.items()
+            if instance_id in last and last[instance_id].digest == memory.digest
+        }
 
     # --------------------------------------------------------------------------------------------------- businesses
 
@@ -102,20 +95,14 @@ class Run:
         with ExitStack() as stack:
             for stream in self.streams:
                 stream.writer.open(stack)
-            stack.callback((outcomes := self.client.snapshots(self.businesses)).close)
-            for number, business in enumerate(self.businesses, 1):
-                snapshot = next(outcomes)
-                try:
-                    if isinstance(snapshot, SnapshotError):
-                        raise snapshot
-                    self.sync_business(business.id, snapshot, number)
-                except (SnapshotError, SyncError) as error:
-                    self.fail(business.id, error)
-                    if isinstance(error, SyncError):
-                        break
-                del snapshot  # its body: the next one may be there already
-                if time.monotonic() - self.state_written >= STATE_INTERVAL:
-                    self.write_state()
+            outcomes = self.tap.client.snapshots(self.businesses)
+            try:
+                for number, business in enumerate(self.businesses, 1):
+                    self.sync_business(business.id, next(outcomes), number)
+                    if time.monotonic() - self.state_written >= STATE_INTERVAL:
+                        self.write_state()
+            except SyncError as error:
+                self.fail(business.id, error)
         self.end()
 
     def fail(self, business_id: str, error: Exception) -> None:
@@ -123,76 +110,58 @@ class Run:
         self.failed[business_id] = error
         logger.error("business %s: %s", business_id, error)
 
-    def check(self) -> None:
-        """Ask every business, and say of each whether it answers; nothing is written."""
-        outcomes = self.client.snapshots(self.businesses)
-        for business in self.businesses:
-            outcome = next(outcomes)
-            if isinstance(outcome, SnapshotError):
-                self.fail(business.id, outcome)
-            else:
-                logger.info("business %s: ok, %d instances", business.id, len(outcome.instances))
-
-    def sync_business(self, business_id: str, snapshot: Snapshot, number: int) -> None:
+    def sync_business(self, business_id: str, outcome: Snapshot | SnapshotError, number: int) -> None:
         """Write one business's rows, then remember them."""
-        source = Source(business_id, snapshot.observed_at)
-        self.findings.broken_text |= snapshot.not_utf8
-        row = self.reader.read_business(snapshot.body, source)
+        if isinstance(outcome, SnapshotError):
+            self.fail(business_id, outcome)
+            return
+        source = Source(business_id, outcome.observed_at)
+        self.findings.broken_text |= outcome.not_utf8
+        row = self.reader.read_business(outcome.body, source)
         self.business.writer.write([row], source.observed_at)
         instances = webhooks = 0
         if self.business.writer.passes(row):
-            instances, webhooks = len(snapshot.instances), self.sync_instances(snapshot, source)
+            instances, webhooks = len(outcome.instances), self.sync_instances(outcome.instances, source)
         self.read += 1
         if self.testing:
             logger.info("business %s: ok, %d instances", business_id, instances)
         else:
             logger.info("business %s (%d of %d): %d instances, %d webhooks, %.1f s", business_id, number,
-                        len(self.businesses), instances, webhooks, snapshot.seconds)  # fmt: skip
+                        len(self.businesses), instances, webhooks, outcome.seconds)  # fmt: skip
 
-    def sync_instances(self, snapshot: Snapshot, source: Source) -> int:
+    def sync_instances(self, items: Sequence[Raw], source: Source) -> int:
         """Write what is below a business; return how many webhooks it has."""
         for stream in self.remembering:
-            stream.begin(source.business_id)
-        if not snapshot.instances and any(self._saw_some(stream, source.business_id) for stream in self.streams):
+            stream.memory.begin(source.business_id)
+        partitions = [stream.bookmarks.get(source.business_id) for stream in (*self.remembering, *self.histories)]
+        if not items and any(getattr(partition, "seen", None) for partition in partitions):
             logger.warning("business %s: nothing is connected now; the last sync saw some", source.business_id)
-        self.listed: dict[str, None] = {}
+        read, faults = self.reader.read_instance, len(self.findings.faults)
+        read_items = (read(bytes(item), f"Instances[{index}]", source) for index, item in enumerate(items))
+        instances = filter(None, read_items)
+        listed: dict[str, None] = {}
         webhooks = 0
-        for start in range(0, len(snapshot.instances), PAGE):
-            page = self._read(snapshot.instances[start : start + PAGE], start, source)
+        while page := list(islice(instances, PAGE)):
             for instance in page:
-                self.listed[instance.id] = None
+                listed[instance.id] = None
                 webhooks += len(instance.known[0].rows) if instance.known else len(instance.webhooks)
             self.sync_page(page, source)
-        if self._tell_faults(source.business_id):  # so nothing is concluded from what is missing in the list
-            return webhooks
+        for fault in self.findings.faults[faults:]:
+            logger.error("business %s: not emitted: %s", source.business_id, fault)
+        if len(self.findings.faults) == faults:  # else nothing is concluded from what is missing in the list
+            self.finish(source, listed, webhooks)
+        return webhooks
+
+    def finish(self, source: Source, listed: dict[str, None], webhooks: int) -> None:
+        """Write what a whole list tells: what is gone, what changed; then remember the business."""
         for remembering in self.remembering:
             remembering.finish(source)
         for history in self.histories:
-            history.finish(source, self.listed, webhooks)
+            history.finish(source, listed, webhooks)
         for remembering in self.remembering:  # not before every stream was written: the last one may fail
-            remembering.commit(source)
+            remembering.memory.commit(source.business_id, source.observed_at)
         for history in self.histories:
-            history.commit(source, self.listed)
-        return webhooks
-
-    def _tell_faults(self, business_id: str) -> bool:
-        """Say which items of a business could not be emitted; return whether there are some."""
-        faults, self.findings.faults = self.findings.faults, []
-        for fault in faults:
-            logger.error("business %s: not emitted: %s", business_id, fault)
-        self.is_incomplete |= bool(faults)
-        return bool(faults)
-
-    @staticmethod
-    def _saw_some(stream: SnapshotStream, business_id: str) -> bool:
-        partition = stream.bookmarks.get(business_id) if stream.selected and stream.bookmark_type else None
-        return bool(getattr(partition, "seen", None))
-
-    def _read(self, items: Sequence[Raw], start: int, source: Source) -> list[Instance]:
-        """Return the instances in a part of the list that begins at ``start``."""
-        read = self.reader.read_instance
-        page = [read(bytes(item), f"Instances[{index}]", source) for index, item in enumerate(items, start)]
-        return [instance for instance in page if instance]
+            history.commit(source, listed)
 
     def sync_page(self, page: list[Instance], source: Source) -> None:
         """Write a page of instances, then their children."""
@@ -219,13 +188,14 @@ class Run:
         for stream in self.streams:
             stream.writer.flush()
         if not self.testing:
-            self.write_state_message()
+            self.tap.write_message(StateMessage(value={"bookmarks": self.bookmarks}))
         self.state_written = time.monotonic()
 
     def end(self) -> None:
         """Report, activate if all went well, write the last STATE, and exit non-zero if not all went well."""
         self.report()
-        if self.activate and not self.failed and not self.is_incomplete:  # so nothing waits for a batch
+        is_complete = not self.failed and not self.findings.faults
+        if self.activate and is_complete:  # so nothing waits for a batch
             self.activate_versions()
         self.write_state()
         logger.info("%s", self.summary())
@@ -235,7 +205,7 @@ class Run:
             names = some(f"{business_id} ({str(error).split(':')[0]})" for business_id, error in self.failed.items())
             rows = "" if self.testing else ", their rows are those of an earlier run"
             logger.error("%d of %d businesses failed%s: %s", len(self.failed), len(self.businesses), rows, names)
-        if self.failed or self.is_incomplete:
+        if not is_complete:
             raise SystemExit(1)
 
     def report(self) -> None:
@@ -244,8 +214,8 @@ class Run:
         if found.unknown:
             logger.info("keys of no column, kept in additional_properties: %s", some(found.unknown))
         if found.misfits:
-            logger.warning("values that do not fit their columns, kept in additional_properties: %s",
-                           some(found.misfits))  # fmt: skip
+            columns = some(found.misfits)
+            logger.warning("values that do not fit their columns, kept in additional_properties: %s", columns)
         if found.withheld:
             logger.warning("withheld as secrets (include_secrets emits them): %s", some(found.withheld))
         if found.broken_text:
@@ -266,14 +236,12 @@ class Run:
 
     def summary(self) -> str:
         """Return the closing line: how much was read, written, and left out since it is known from the state."""
-        line = f"{self.read} of {len(self.businesses)} businesses read in "
-        line += f"{time.monotonic() - self.started:.1f} s"
-        if self.testing:
-            return line
-        counts = [f"{stream.writer.count} {stream.name}" for stream in self.streams if stream.selected]
-        line += f"; emitted: {', '.join(counts)}"
-        unchanged = [f"{n} {stream.name}" for stream in self.remembering if (n := stream.memory.unchanged)]
-        if unchanged:
+        seconds = time.monotonic() - self.started
+        line = f"{self.read} of {len(self.businesses)} businesses read in {seconds:.1f} s"
+        if not self.testing:
+            counts = [f"{stream.writer.count} {stream.name}" for stream in self.streams if stream.selected]
+            line += f"; emitted: {', '.join(counts)}"
+        if unchanged := [f"{n} {stream.name}" for stream in self.remembering if (n := stream.memory.unchanged)]:
             line += f"; unchanged since the given state, so left out: {', '.join(unchanged)}"
         return line
 

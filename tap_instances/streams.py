@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from typing_extensions import override
 from xxhash import xxh3_64_hexdigest
@@ -28,9 +28,9 @@ class SnapshotStream(SDKStream):
 
     bookmark_type: ClassVar[type[Partition] | None] = None  # what it remembers of a business
 
-    def open(self, bookmarks: dict[str, Any], *, activate: bool, limit: int | None) -> None:
-        """Get ready for a run: ``bookmarks`` are the state's, ``limit`` is how many records ``--test`` wants."""
-        self.writer = RecordWriter(self, activate=activate, limit=limit)
+    def open(self, bookmarks: dict[str, Any], *, activate: bool) -> None:
+        """Get ready for a run; ``bookmarks`` are the state's."""
+        self.writer = RecordWriter(self, activate=activate)
         if self.bookmark_type:
             self.bookmarks = Partitions(bookmarks, self.name, self.bookmark_type, self.replication_key or "")
 
@@ -57,21 +57,11 @@ class RememberingStream(SnapshotStream):
     can_be_full_table = True
     bookmark_type = RowPartition
 
-    def rows(self, instance: Instance) -> tuple[Sequence[Row], Collection[str]]:
-        """Return an instance's rows in this stream, and the keys of those that exist and could not be read."""
-        raise NotImplementedError
-
     @override
-    def open(self, bookmarks: dict[str, Any], *, activate: bool, limit: int | None) -> None:
-        super().open(bookmarks, activate=activate, limit=limit)
+    def open(self, bookmarks: dict[str, Any], *, activate: bool) -> None:
+        super().open(bookmarks, activate=activate)
         versioned = self.writer.version is not None  # then ACTIVATE_VERSION tells what is gone
         self.memory = RowMemory(self.bookmarks, whole=self.replication_method == FULL_TABLE, versioned=versioned)
-
-    def begin(self, business_id: str) -> None:
-        """Get ready for a business."""
-        self.memory.begin(business_id)
-        partition = self.bookmarks.get(business_id)
-        self._latest = partition.replication_key_value if partition else None
 
     def emit(self, page: Sequence[Instance], place: int, source: Source) -> None:
         """Write those rows of a page of instances that are not as remembered (in this place of ``known``)."""
@@ -81,14 +71,12 @@ class RememberingStream(SnapshotStream):
             if instance.known:
                 memory.keep(instance.id, instance.known[place])
                 continue
-            rows, unknown = self.rows(instance)
+            rows: Sequence[Row] = getattr(instance, self.name)
             digests = [xxh3_64_hexdigest(row.json + salt if salt else row.json) for row in rows]
-            known = unknown if instance.digest else None
-            out += memory.compare(instance.id, instance.digest, rows, digests, unknown=known, hidden=instance.hidden)
-        for row in out:
-            if row.updated_at and (self._latest is None or row.updated_at > self._latest):
-                self._latest = row.updated_at
-        self.writer.write((row.json for row in out), source.observed_at)
+            unknown = instance.unknown_events if instance.digest else None  # (the webhooks of these events are known)
+            out += memory.compare(instance.id, instance.digest, rows, digests, unknown=unknown, hidden=instance.hidden)
+        memory.latest = max(filter(None, [memory.latest, *(row.updated_at for row in out)]), default=None)
+        self.writer.write([row.json for row in out], source.observed_at)
 
     def finish(self, source: Source) -> None:
         """Write a row for each that is gone: its ids, ``deleted_at``, and nulls."""
@@ -100,10 +88,6 @@ class RememberingStream(SnapshotStream):
             else:
                 self.memory.keep_gone(instance_id, webhook_id)
 
-    def commit(self, source: Source) -> None:
-        """Remember a business, all of which was written. With FULL_TABLE too: INCREMENTAL may be chosen again."""
-        self.memory.commit(source.business_id, source.observed_at, self._latest)
-
 
 class WebhooksStream(RememberingStream):
     """One row per webhook of a connected instance."""
@@ -111,10 +95,6 @@ class WebhooksStream(RememberingStream):
     name = "webhooks"
     primary_keys = ("webhook_id",)
     parent_stream_type = InstancesStream
-
-    @override
-    def rows(self, instance: Instance) -> tuple[Sequence[Row], Collection[str]]:
-        return instance.webhooks, ()
 
 
 class WebhookEventsStream(RememberingStream):
@@ -124,32 +104,8 @@ class WebhookEventsStream(RememberingStream):
     primary_keys = ("webhook_id",)
     parent_stream_type = WebhooksStream
 
-    @override
-    def rows(self, instance: Instance) -> tuple[Sequence[Row], Collection[str]]:
-        return instance.webhook_events, instance.unknown_events
 
-
-class HistoryStream(SnapshotStream):
-    """A stream that says of each good read of a business what only that read can tell."""
-
-    replication_key = "observed_at"
-    parent_stream_type = BusinessesStream
-
-    def rows(self, source: Source, partition: Any, instances: Collection[str], webhooks: int) -> list[bytes]:  # noqa: ANN401
-        """Return the rows of a read that listed these instances, after the one that ``partition`` remembers."""
-        raise NotImplementedError
-
-    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
-        """Write the rows of a business that was read whole."""
-        rows = self.rows(source, self.bookmarks.get(source.business_id), instances, webhooks)
-        self.writer.write(rows, source.observed_at)
-
-    def commit(self, source: Source, instances: Collection[str]) -> None:  # noqa: ARG002
-        """Remember when the business was read."""
-        self.bookmarks.put(source.business_id, replication_key_value=source.observed_at)
-
-
-class ConnectionChangesStream(HistoryStream):
+class ConnectionChangesStream(SnapshotStream):
     """One row each time an instance appears in its business's list, or vanishes from it, between two runs.
 
     At the first read of a business each listed instance is a row whose two times are equal: it was there by then.
@@ -157,31 +113,53 @@ class ConnectionChangesStream(HistoryStream):
 
     name = "connection_changes"
     primary_keys = ("business_id", "instance_id", "previous_observed_at", "change_type")
+    replication_key = "observed_at"
+    parent_stream_type = BusinessesStream
     bookmark_type = ListPartition
 
-    @override
-    def rows(self, source: Source, partition: Any, instances: Collection[str], webhooks: int) -> list[bytes]:
+    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:  # noqa: ARG002
+        """Write the rows of a business that was read whole, and that lists these instances."""
+        partition = self.bookmarks.get(source.business_id)
         before = dict.fromkeys(partition.seen) if partition else {}
         since = (partition and partition.replication_key_value) or source.observed_at
         changes = [(instance_id, "connected") for instance_id in instances if instance_id not in before]
         changes += [(instance_id, "disconnected") for instance_id in before if instance_id not in instances]
         row = row_type(self.name, include_secrets=False)
-        return [encode(row(source.business_id, *change, since, source.observed_at)) for change in changes]
+        rows = [encode(row(source.business_id, *change, since, source.observed_at)) for change in changes]
+        self.writer.write(rows, source.observed_at)
 
-    @override
     def commit(self, source: Source, instances: Collection[str]) -> None:
+        """Remember which instances a business listed, and when."""
         self.bookmarks.put(source.business_id, replication_key_value=source.observed_at, seen=sorted(instances))
 
 
-class ObservationsStream(HistoryStream):
+class ObservationsStream(SnapshotStream):
     """One row per good read of a business: how much was listed, and when the business was read before."""
 
     name = "observations"
     primary_keys = ("business_id", "observed_at")
+    replication_key = "observed_at"
+    parent_stream_type = BusinessesStream
     bookmark_type = Partition
 
-    @override
-    def rows(self, source: Source, partition: Any, instances: Collection[str], webhooks: int) -> list[bytes]:
+    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
+        """Write the row of a business that was read whole."""
+        partition = self.bookmarks.get(source.business_id)
         before = partition.replication_key_value if partition else None
         row = row_type(self.name, include_secrets=False)
-        return [encode(row(source.business_id, source.observed_at, before, len(instances), webhooks))]
+        values = (source.business_id, source.observed_at, before, len(instances), webhooks)
+        self.writer.write([encode(row(*values))], source.observed_at)
+
+    def commit(self, source: Source, instances: Collection[str]) -> None:  # noqa: ARG002
+        """Remember when a business was read."""
+        self.bookmarks.put(source.business_id, replication_key_value=source.observed_at)
+
+
+STREAMS: Final[tuple[type[SnapshotStream], ...]] = (  # parents first
+    BusinessesStream,
+    InstancesStream,
+    WebhooksStream,
+    WebhookEventsStream,
+    ConnectionChangesStream,
+    ObservationsStream,
+)

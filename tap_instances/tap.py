@@ -5,31 +5,21 @@ from __future__ import annotations
 import logging
 import re
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from singer_sdk.singerlib.messages import StateMessage
 from typing_extensions import override
 
-from tap_instances import settings, streams
+from tap_instances import settings
 from tap_instances.businesses import find_businesses
 from tap_instances.client import Client, SnapshotError
-from tap_instances.memory import Partition, read_bookmarks
 from tap_instances.run import Run
 from tap_instances.sdk.tap import SDKTap
+from tap_instances.streams import STREAMS, SnapshotStream
 
 if TYPE_CHECKING:
     from tap_instances.businesses import Business
 
-STREAMS: Final[tuple[type[streams.SnapshotStream], ...]] = (
-    streams.BusinessesStream,
-    streams.InstancesStream,
-    streams.WebhooksStream,
-    streams.WebhookEventsStream,
-    streams.ConnectionChangesStream,
-    streams.ObservationsStream,
-)
-LOOPBACK: Final = re.compile(r"(localhost|127(\.\d+){3}|::1)\Z")
+PLAIN_HTTP: Final = re.compile(r"http://(?!(localhost|127(\.\d+){3}|\[::1\])([:/]|\Z))", re.IGNORECASE)
 
 logger = logging.getLogger("tap-instances")
 
@@ -42,57 +32,26 @@ class TapInstances(SDKTap):
     failed: dict[str, Exception]  # what could not be read in a run -> why
 
     @override
-    def discover_streams(self) -> list[streams.SnapshotStream]:
+    def discover_streams(self) -> list[SnapshotStream]:
         return [stream(self) for stream in STREAMS]
 
     @cached_property
     def client(self) -> Client:
         """HTTP client for ``api_url``, created on first use."""
-        api_url, config = self.config["api_url"], self.config
-        parts = urlsplit(api_url)
-        if parts.scheme == "http" and not LOOPBACK.match(parts.hostname or ""):
+        if PLAIN_HTTP.match(self.config["api_url"]):
             logger.warning("api_url is plain http: tokens and data cross the network unencrypted; use https")
-        return Client(
-            api_url,
-            headers=config.get("headers") or {},
-            concurrency=config["concurrency"],
-            request_timeout=config["request_timeout"],
-            max_retries=config["max_retries"],
-            user_agent=config.get("user_agent") or f"{self.name}/{self.plugin_version}",
-        )
+        return Client(self.config, default_user_agent=f"{self.name}/{self.plugin_version}")
 
     # -------------------------------------------------------------------------------------------------------- a run
 
     def sync_all(self) -> None:  # type: ignore[misc]  # the SDK declares it final; its Stream.sync is entered so
         """Sync every business; exit non-zero if one failed, which :attr:`failed` then tells, or a record had no key."""
         if any(stream.selected for stream in self.streams.values()):
-            self._run().run()
+            run = Run(self, self._businesses())
+            self.failed = run.failed
+            run.run()
         else:
             logger.warning("the catalog selects no stream: nothing is read")
-
-    def check(self) -> dict[str, Exception]:
-        """Ask every business, without writing anything; return those that fail: business id -> why."""
-        self._run().check()
-        return self.failed
-
-    def _run(self) -> Run:
-        """Return a run over all businesses, as the given state has left them."""
-        businesses = self._businesses()
-        ids = {business.id for business in businesses}
-        kinds = {name: cast("streams.SnapshotStream", stream).bookmark_type for name, stream in self.streams.items()}
-        bookmarks = read_bookmarks(self.given_state, kinds, ids)
-        self._state = {"bookmarks": bookmarks}
-        run = Run(self.streams, bookmarks, self.client, businesses, self.write_state, self.plugin_version)
-        self.failed = run.failed
-        if run.activate and not settings.businesses(self.config):
-            partitions = [item for name in bookmarks.keys() & kinds.keys() for item in bookmarks[name]["partitions"]]
-            # Of businesses that are not listed, partitions that are not understood are kept as they came.
-            remembered = {item.context.business_id if isinstance(item, Partition) else None for item in partitions}
-            if not ids or not remembered <= ids:
-                # It may be a mistake of the server's, and a version would delete the rows of those.
-                logger.warning("no ACTIVATE_VERSION: the server lists no businesses, or lacks one of an earlier run")
-                run.activate = False
-        return run
 
     def _businesses(self) -> list[Business]:
         """Return the businesses to read, in their order; the server's list is requested only if a token is missing.
@@ -113,7 +72,3 @@ class TapInstances(SDKTap):
         if not businesses:
             logger.warning("the server lists no businesses: there is nothing to read")
         return businesses
-
-    def write_state(self) -> None:
-        """Write a STATE message."""
-        self.write_message(StateMessage(value=self.state))

@@ -161,6 +161,7 @@ def test_check_succeeds_when_every_business_answers(config: dict[str, Any], serv
     output = airbyte("check", config=config)
     assert (output.returncode, output.of("CONNECTION_STATUS")) == (0, [{"status": "SUCCEEDED"}])
     assert len(server.requests) == len(config["businesses"])
+    assert not [*output.of("RECORD"), *output.of("STATE"), *output.of("TRACE")]
 
 
 def test_check_names_the_businesses_that_fail(config: dict[str, Any]) -> None:
@@ -411,7 +412,7 @@ def test_one_failure_that_needs_a_person_makes_it_a_config_error() -> None:
     assert error["message"].startswith("2 businesses failed: business b-1: 503")
 
 
-def test_a_row_without_a_key_makes_the_read_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_without_a_key_makes_the_read_incomplete_and_the_check_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = Wire(monkeypatch, b=[instance("i"), {"name": "no id"}])
     output = read(wire.config())
     assert output.returncode == 1
@@ -419,6 +420,8 @@ def test_a_row_without_a_key_makes_the_read_incomplete(monkeypatch: pytest.Monke
     [error] = output.errors
     assert error["failure_type"] == "system_error"
     assert output.statuses["instances"][-1] == "INCOMPLETE"
+    [status] = airbyte("check", config=wire.config()).of("CONNECTION_STATUS")
+    assert status == {"status": "FAILED", "message": error["message"]}
 
 
 def test_a_retry_and_its_wait_are_seen(config: dict[str, Any]) -> None:

@@ -39,14 +39,8 @@ def _nothing_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def make(**more: Any) -> Client:  # noqa: ANN401
     """Make a client that asks URL once."""
-    settings: dict[str, Any] = {
-        "headers": {},
-        "concurrency": 1,
-        "request_timeout": 7,
-        "max_retries": 0,
-        "user_agent": "test",
-    }
-    return Client(URL, **(settings | more))
+    settings: dict[str, Any] = {"api_url": URL, "concurrency": 1, "request_timeout": 7, "max_retries": 0}
+    return Client(settings | more, "test")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tap_instances import client
 from tap_instances.businesses import Business
 from tap_instances.client import Client, SnapshotError
 from tap_instances.responses import Snapshot, read_connected
-from tap_instances.sdk.output import LineWriter
+from tap_instances.sdk.writer import LineWriter
 from tests.kit.checked import STREAMS
 from tests.kit.faults import FaultServer, answer, head, leave_surroundings, raw
 from tests.kit.support import Run, run_cli, sync
@@ -196,7 +196,7 @@ def test_one_body_more_than_concurrency_is_in_memory(concurrency: int, monkeypat
 
 def test_a_failure_holds_no_body() -> None:
     with FaultServer(answer(200, [1] * 1000)) as server:
-        asked = Client(server.url, headers={}, concurrency=1, request_timeout=5, max_retries=0, user_agent="test")
+        asked = Client({"api_url": server.url, "concurrency": 1, "request_timeout": 5, "max_retries": 0}, "test")
         [outcome] = asked.snapshots([Business("b-0", "token")])
     assert isinstance(outcome, SnapshotError)
     assert (outcome.__traceback__, outcome.__cause__, outcome.__context__) == (None, None, None)

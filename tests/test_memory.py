@@ -101,7 +101,7 @@ def run(  # noqa: PLR0913
             out = memory.compare(instance_id, "all", rows_of(rows), digests, unknown=unknown, hidden=hidden)
             emitted += [row.key for row in out]
         gone += memory.gone()
-        memory.commit(business_id, START + timedelta(days=day), None)
+        memory.commit(business_id, START + timedelta(days=day))
     bookmarks = {"webhooks": {"partitions": list(memory.partitions)}}
     return Run(emitted, gone, as_json({"bookmarks": bookmarks}), memory)
 
@@ -179,7 +179,7 @@ def test_an_instance_that_is_away_is_unchanged_when_it_comes_back_as_it_was() ->
     assert is_unchanged(memory, "i", "all")
     memory.begin("b")
     memory.keep("i", memory.known()["i"])
-    memory.commit("b", START, None)
+    memory.commit("b", START)
     assert as_json(memory.partitions.get("b").seen) == {"i": {"rows": {"w": "1"}, "digest": "all"}}
 
 
@@ -196,7 +196,7 @@ def test_what_is_kept_is_remembered_as_it_was() -> None:
     memory.begin("b")
     memory.keep("i", memory.known()["i"])
     assert memory.gone() == []
-    memory.commit("b", START, None)
+    memory.commit("b", START)
     assert as_json(list(memory.partitions)) == first.state["bookmarks"]["webhooks"]["partitions"]
     assert memory.unchanged == 2
 
@@ -208,7 +208,7 @@ def test_a_gone_row_that_the_target_was_not_told_of_is_told_later() -> None:
     memory.compare("i", "all", rows_of({"w": "1"}), ["1"])
     for pair in memory.gone():
         memory.keep_gone(*pair)
-    memory.commit("b", START, None)
+    memory.commit("b", START)
     state = as_json({"bookmarks": {"webhooks": {"partitions": list(memory.partitions)}}})
     assert not is_unchanged(open_memory(state), "i", "all")
     assert run(state, {"i": {"w": "1"}}).gone == [("i", "v")]
@@ -340,7 +340,7 @@ def compare_twice(state: dict[str, Any] | None) -> Run:
         *memory.compare("i", "all", rows_of({"v": ""}), ["1"]),
     ]
     gone = memory.gone()
-    memory.commit("b", START, None)
+    memory.commit("b", START)
     state = as_json({"bookmarks": {"webhooks": {"partitions": list(memory.partitions)}}})
     return Run([row.key for row in out], gone, state, memory)
 
@@ -358,7 +358,7 @@ def test_of_an_instance_that_is_listed_twice_the_first_may_be_as_it_was() -> Non
     memory.keep("i", memory.known()["i"])
     memory.compare("i", "other", rows_of({"v": ""}), ["1"])
     assert memory.gone() == []
-    memory.commit("b", START, None)
+    memory.commit("b", START)
     assert as_json(memory.partitions.get("b").seen) == {"i": {"rows": {"w": "", "v": ""}}}
 
 
@@ -368,7 +368,7 @@ def test_a_row_that_an_instance_lists_twice_is_emitted_twice_at_every_run() -> N
         memory = open_memory(state)
         memory.begin("b")
         assert len(memory.compare("i", "all", [*rows_of({"w": ""}), *rows_of({"w": ""})], ["1", "2"])) == 2
-        memory.commit("b", START, None)
+        memory.commit("b", START)
         state = as_json({"bookmarks": {"webhooks": {"partitions": list(memory.partitions)}}})
         assert not is_unchanged(open_memory(state), "i", "all")
 
@@ -408,7 +408,7 @@ def test_a_row_that_could_not_be_read_is_forgotten_where_another_instance_lists_
     memory.compare("i", "", [], [], unknown=None)
     assert memory.compare("j", "all", rows_of({"w": ""}), ["1"])
     assert memory.gone() == []
-    memory.commit("b", START, None)
+    memory.commit("b", START)
     assert as_json(memory.partitions.get("b").seen) == {
         "i": {"rows": {}},
         "j": {"rows": {"w": "1"}, "digest": "all"},
@@ -426,7 +426,7 @@ def test_a_hidden_instance_is_away_and_comes_whole_when_it_passes_again() -> Non
     memory.hide("i")
     memory.hide("never emitted")
     assert memory.gone() == []
-    memory.commit("b", START, None)
+    memory.commit("b", START)
     state = as_json({"bookmarks": {"webhooks": {"partitions": list(memory.partitions)}}})
     hidden = Run([], [], state, memory)
     assert (hidden.seen(), hidden.away()) == ({}, {"i": {"w": "", "v": ""}})
@@ -685,5 +685,5 @@ def test_an_instance_listed_twice_of_which_one_is_as_remembered_comes_whole_at_t
     memory.begin("b")
     memory.compare("i", "other", rows_of({"w": "2"}), ["2"])
     memory.compare("i", "all", rows_of({"w": "1"}), ["1"])
-    memory.commit("b", START, None)
+    memory.commit("b", START)
     assert as_json(list(memory.partitions))[0]["seen"] == {"i": {"rows": {"w": ""}}}

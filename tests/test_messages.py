@@ -54,7 +54,6 @@ def test_pages_of_any_size_give_the_same_rows_and_the_same_state(
     codechat: CodeChat, run: Run, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tap_instances.run.PAGE", size)
-    monkeypatch.setattr("tap_instances.sdk.writer.PAGE", size)
     small = checked(sync(settings(codechat)))
     for stream in STREAMS:
         rows = [[without_times(row) for row in any_run.records(stream)] for any_run in (run, small)]

@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from tap_instances import settings
 from tap_instances.redact import scrub_logs
-from tap_instances.sdk.output import CLOSED_PIPE, LineWriter, drop_stdout
+from tap_instances.sdk.writer import CLOSED_PIPE, LineWriter, drop_stdout
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -43,12 +43,11 @@ class Command(click.Command):
                 return super().main(*args, **kwargs)
             finally:
                 sys.stdout.flush()  # of --about: if this fails at exit, Python prints a traceback
-        except BrokenPipeError:
-            drop_stdout()
-            sys.exit(CLOSED_PIPE)
         except Exception as error:  # noqa: BLE001 (the last resort)
             if isinstance(error, OSError):
                 drop_stdout()  # such as a full disk
+            if isinstance(error, BrokenPipeError):
+                sys.exit(CLOSED_PIPE)
             lines = getattr(error, "errors", None) or [" ".join(str(error).split()) or "no details"]
             if not isinstance(error, (OSError, ValueError, ConfigValidationError)):
                 lines = [f"unexpected {type(error).__name__}: {lines[0]}: please report it"]

@@ -1,26 +1,69 @@
-"""How a stream's finished rows become RECORD or BATCH messages: through selection, stream maps and flattening."""
+"""How a stream's finished rows become RECORD or BATCH messages: through selection, stream maps and flattening.
+
+And where messages go: stdout, in whole lines.
+"""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from itertools import islice
+import os
+import sys
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from singer_sdk.batch import Batcher
 from singer_sdk.helpers._batch import SDKBatchMessage
 from singer_sdk.mapper import SameRecordTransform
+from singer_sdk.singerlib.encoding.base import GenericSingerWriter
+from singer_sdk.singerlib.messages import Message, StateMessage
+from typing_extensions import override
 
 from tap_instances.values import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import ExitStack
     from datetime import datetime
 
-    from tap_instances.sdk.output import LineWriter
     from tap_instances.sdk.stream import SDKStream
 
-PAGE: Final = 1000  # rows that are written at a time
+CLOSED_PIPE: Final = 141  # 128 + SIGPIPE, as a shell reports it
+
+
+class LineWriter(GenericSingerWriter[bytes, Message]):
+    """Writes messages to stdout as they are, a page of lines at a time.
+
+    The SDK's writers flush each message, copy each STATE whole, and end in a traceback on a closed pipe.
+    """
+
+    @override
+    def serialize_message(self, message: Message) -> bytes:
+        if isinstance(message, StateMessage):  # its to_dict would copy it whole
+            return encode({"type": "STATE", "value": message.value}) + b"\n"
+        return encode(message.to_dict()) + b"\n"
+
+    @override
+    def write_message(self, message: Message) -> None:
+        self.write(self.serialize_message(message))
+
+    def write(self, lines: bytes) -> None:
+        """Write whole lines; end quietly if nobody reads them any more."""
+        try:
+            if (buffer := getattr(sys.stdout, "buffer", None)) is None:
+                sys.stdout.write(lines.decode())  # a test's text stream
+            else:
+                buffer.write(lines)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            drop_stdout()
+            raise SystemExit(CLOSED_PIPE) from None
+
+
+def drop_stdout() -> None:
+    """Point stdout at the null device: nothing more is written, and the exit's own flush cannot block or fail."""
+    with suppress(OSError, ValueError, AttributeError):  # there may be no stdout, or none that is a file
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 class SyncError(Exception):
@@ -30,13 +73,14 @@ class SyncError(Exception):
 class RecordWriter:
     """Writes one stream's rows during one run."""
 
-    def __init__(self, stream: SDKStream, *, activate: bool, limit: int | None) -> None:
-        """Find the shortest way that gives the messages asked for; ``limit`` is how many records ``--test`` wants.
+    def __init__(self, stream: SDKStream, *, activate: bool) -> None:
+        """Find the shortest way that gives the messages asked for.
 
         With ``activate``, the records of a FULL_TABLE stream carry a version, the same in the whole run.
         """
-        self.stream, self._tap, self._limit = stream, stream._tap, limit  # noqa: SLF001
+        self.stream, self._tap = stream, stream._tap  # noqa: SLF001
         self.count = 0
+        self._limit = stream.ABORT_AT_RECORD_COUNT or sys.maxsize  # set by --test
         versioned = activate and stream.selected and stream.replication_method == "FULL_TABLE"
         # In milliseconds: the SDK's seconds are equal in two runs that follow each other at once.
         self.version = self._tap.initialized_at if versioned else None
@@ -56,18 +100,16 @@ class RecordWriter:
             self.stream._write_schema_message()  # noqa: SLF001
             self._counter = stack.enter_context(self.stream.get_record_counter())
 
-    def write(self, rows: Iterable[bytes], observed_at: datetime) -> None:
-        """Write finished rows, a page at a time."""
-        if not self.stream.selected:
-            return
-        rows = iter(rows) if self._limit is None else islice(rows, max(0, self._limit - self.count))
-        while page := list(islice(rows, PAGE)):
-            self.count += len(page)
-            self._counter.increment(len(page))
-            for alias, mapped in self._mapped(page).items():
+    def write(self, rows: Sequence[bytes], observed_at: datetime) -> None:
+        """Write finished rows."""
+        rows = rows[: self._limit - self.count]
+        if rows and self.stream.selected:
+            self.count += len(rows)
+            self._counter.increment(len(rows))
+            for alias, mapped in self._mapped(rows).items():
                 self._put(alias, mapped, observed_at)
 
-    def _mapped(self, rows: list[bytes]) -> dict[str, list[bytes]]:
+    def _mapped(self, rows: Sequence[bytes]) -> Mapping[str, Sequence[bytes]]:
         """Return rows as selected, mapped and flattened, by the stream that they go to."""
         if self._is_direct:  # they stay the bytes that they are
             return {self.stream.name: rows}
@@ -78,7 +120,7 @@ class RecordWriter:
                     mapped.setdefault(message.stream, []).append(encode(message.record))
         return mapped
 
-    def _put(self, alias: str, rows: list[bytes], observed_at: datetime) -> None:
+    def _put(self, alias: str, rows: Sequence[bytes], observed_at: datetime) -> None:
         if self._batch_config:
             for row in rows:
                 batch = self._batches.setdefault(alias, [])
