@@ -33,7 +33,7 @@ PREFIX: Final = "TAP_INSTANCES_"  # of the settings' environment variables
 TOKEN: Final = r"^[\x21-\x7e]+$"  # noqa: S105
 BUSINESS_ID: Final = r"^(?!\.\.?$)[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]+$"
 _HOST: Final = r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^\s/?#\\@:\[\]]+)"
-_PORT: Final = r"(:(?!0)[1-6]?[0-9]{1,4})?"
+_PORT: Final = r"(:(?!0)([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
 _WEB_ADDRESS: Final = rf"^(?i:https?)://([^\s/?#\\@]*@)?{_HOST}{_PORT}([/?#][^\s\\]*)?$"
 _HEADER_CHARACTER: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # of a token of RFC 9110
 # Those that frame a message, or that would change what an answer is.
@@ -311,9 +311,10 @@ def _missing(where: str, given: Mapping[str, Any], others: str = "") -> str:
         if meant == name:
             return f"{where} is missing, but {unknown!r} is set: did you mean {name!r}?"
     line = f"{where} is missing: set it{others}"
+    ignored = [f"{PREFIX}{key.upper()}" for key in SETTINGS["properties"] if key not in given]
     dotenv = dotenv_values(".env", encoding="latin-1")  # an encoding that cannot fail
     for place, variables in (("the environment", dict(os.environ)), (".env", dotenv)):
-        if where == name and (variables.get(f"{PREFIX}{name.upper()}") or "").strip():
+        if where == name and any((variables.get(variable) or "").strip() for variable in ignored):
             return f"{line} ({PREFIX}… are in {place}, which --config=ENV reads)"
     return line
 
@@ -322,8 +323,8 @@ def _business_errors(config: Mapping[str, Any]) -> Iterator[str]:
     settings = ("businesses", "businesses_file", "business_id", "auth_token", "admin_token")
     others = ", with auth_token, or use businesses, businesses_file or admin_token"
     if not config.keys() & {*settings[:3]} and ("auth_token" in config or "admin_token" not in config):
-        meant = [name for name in _unknown(config).values() if name in settings] or ["business_id"]
-        yield from (_missing(name, config, others) for name in meant)
+        meant = {name: "" for name in _unknown(config).values() if name in settings and name not in config}
+        yield from (_missing(name, config, others) for name in meant or ["business_id"])
     first: dict[str | None, str] = {}
     for index, entry in enumerate(businesses(config)):
         prefix = f"businesses[{index}]." if "businesses" in config else ""

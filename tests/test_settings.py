@@ -50,6 +50,7 @@ WRONG: Final[list[tuple[dict[str, Any], list[tuple[str, str]]]]] = [
     ({"api_url": "https:\\\\a.example"}, [("api_url", "must be a web address such as")]),
     ({"api_url": "https://a.example:port"}, [("api_url", "must be a web address such as")]),
     ({"api_url": "https://a.example:99999"}, [("api_url", "must be a web address such as")]),
+    ({"api_url": "https://a.example:65536"}, [("api_url", "must be a web address such as")]),
     ({"api_url": "https://a.example:0"}, [("api_url", "must be a web address such as")]),
     ({"api_url": "https://[::1"}, [("api_url", "must be a web address such as")]),
     ({"api_url": "https://u:s3cr3t@a.example"}, [("api_url", "must not hold a user or a password")]),
@@ -472,6 +473,20 @@ def test_a_misspelled_setting_is_named_where_it_makes_a_required_one_missing(
     for name in meant:
         assert sum(f"did you mean {name!r}?" in line for line in lines) == 1, lines
     assert "s3cr3t" not in "".join(lines)
+
+
+def test_a_setting_that_is_given_is_not_told_to_be_missing() -> None:
+    [line] = refusals({**URL, "auth_token": "s3cr3t", "auth_tokens": "s3cr3t"})
+    assert line.startswith("business_id is missing: set it")
+
+
+def test_a_setting_in_the_environment_is_told_of_beside_another_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TAP_INSTANCES_BUSINESS_ID", "b")
+    [line] = refusals({})
+    assert line.startswith("api_url is missing")
+    assert "--config=ENV" in line
 
 
 @pytest.mark.parametrize(
