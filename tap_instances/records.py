@@ -62,8 +62,8 @@ class Instance(Struct, gc=False):
 
     id: str
     row: bytes
-    digest: str  # of ``Webhook`` as it came, and of what shapes rows; empty where webhooks are not known
-    known: tuple[Memory, ...] | None  # what each stream remembers of its webhooks, which were not read
+    digest: str = ""  # of ``Webhook`` as it came, and of what shapes rows; empty where webhooks are not known
+    known: tuple[Memory, ...] | None = None  # what each stream remembers of its webhooks, which were not read
     webhooks: Sequence[Row] = ()
     webhook_events: Sequence[Row] = ()
     unknown_events: Collection[str] = ()  # ids of webhooks whose ``WebhookEvents`` is missing or is not an object
@@ -227,28 +227,22 @@ class Reader:
         raise AssertionError  # a repaired one can be read
 
     def _build_instance(self, raw: bytes) -> Any:  # noqa: ANN401
-        """Parse an item value by value; its ``Webhook`` stays JSON."""
+        """Parse an item value by value; its ``Webhook`` stays JSON, but for a misfit."""
         self._instance.learn()
         self._webhook.learn()
         if raw[:1] != b"{":
             return self._instance.build(decode(raw))
         members = _split(raw).items()
-        return self._instance.build({name: raw if name == "Webhook" else decode(raw) for name, raw in members})
+        item = self._instance.build({name: raw if name == "Webhook" else decode(raw) for name, raw in members})
+        if item.Webhook is not UNSET and bytes(item.Webhook)[:1] not in {b"[", b"{", b"n"}:
+            item.rest["Webhook"] = decode(item.Webhook)
+        return item
 
     def _build_repaired(self, raw: bytes) -> Any:  # noqa: ANN401
         return self._build_instance(repair(raw))
 
     def _read_instance(self, item: Any, path: str, source: Source) -> Instance:  # noqa: ANN401
         extra: dict[str, Any] = {}
-        digest, known, hooks = "", None, None
-        if item.Webhook is UNSET:
-            self.findings.missing["instances.Webhook"] = None
-        else:
-            digest = xxh3_64_hexdigest(item.Webhook, seed=self.shape)
-            known = self.known.pop(item.instanceId, None)
-            if not known or known[0].digest != digest:
-                known = None
-                hooks = self._webhook.parse_list(item.Webhook) if item.rest is None else self._build_hooks(item, path)
         own = self._values(self._instance, item, extra)
         auth = self._values(self._auth, item.Auth, extra)
         whatsapp = self._values(self._whatsapp, item.WhatsApp, extra)
@@ -256,25 +250,30 @@ class Reader:
         row = self._instance_row(source.business_id, *own, *auth, *whatsapp, at, in_order(extra))
         if row.whatsapp_picture_url and not self.include_secrets:
             row.whatsapp_picture_url = mask_url(row.whatsapp_picture_url)
-        if item.rest and "Webhook" in item.rest:
-            digest = ""
-        instance = Instance(item.instanceId, encode(row), digest, known)
+        instance = Instance(item.instanceId, encode(row))
+        if item.Webhook is UNSET:
+            self.findings.missing["instances.Webhook"] = None
+        elif not item.rest or "Webhook" not in item.rest:
+            self._read_webhooks(item, path, instance)
+        return instance
+
+    def _read_webhooks(self, item: Any, path: str, instance: Any) -> None:  # noqa: ANN401
+        instance.digest = xxh3_64_hexdigest(item.Webhook, seed=self.shape)
+        known = self.known.pop(instance.id, None)
+        if known and known[0].digest == instance.digest:
+            instance.known = known
+            return
+        hooks = self._webhook.parse_list(item.Webhook) if item.rest is None else self._build_hooks(item.Webhook, path)
         if hooks:
             instance.webhooks, instance.webhook_events, instance.unknown_events = [], [], set()
             for hook in hooks:
                 self._read_webhook(hook, instance)
-        return instance
 
-    def _build_hooks(self, item: Any, path: str) -> list[Any]:  # noqa: ANN401
+    def _build_hooks(self, raw: Raw, path: str) -> list[Any]:
         """Parse the webhooks of an item value by value."""
-        value = decode(item.Webhook)
-        if isinstance(value, dict):
-            value = [value]
-        elif not isinstance(value, list) and value is not None:
-            item.rest["Webhook"] = value
-            value = None
+        value = decode(raw)
         hooks = []
-        for index, hook in enumerate(value or ()):
+        for index, hook in enumerate([value] if isinstance(value, dict) else value or ()):
             try:
                 hooks.append(self._webhook.build(hook))
             except FaultError as fault:  # noqa: PERF203

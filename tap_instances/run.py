@@ -55,7 +55,7 @@ class Run:
         limit = self.business.ABORT_AT_RECORD_COUNT
         self.testing = limit == 1  # --test: no STATE. The SDK's test suite has a higher limit, and wants one.
         self.activate = tap.config["emit_activate_version_messages"] and limit is None
-        if self.activate and "batch_config" in tap.config:
+        if self.activate and tap.config.get("batch_config"):
             logger.warning("no ACTIVATE_VERSION with batch_config: a target would delete the rows of batches")
             self.activate = False
         ids = {business.id for business in businesses}
