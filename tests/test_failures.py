@@ -191,6 +191,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault("encoded twice", (answer(200, SQUEEZED, Content_Encoding="gzip, zz"),), 1, ("Content-Encoding zz",)),
     Fault("said to be encoded", (answer(200, GOOD, Content_Encoding="utf-8"),), 1),
     *(partial(*part) for part in PARTS),
+    Fault("a broken header", (raw(head(**{"Content-Length": len(GOOD)})[:-2] + b"no colon\r\n\r\n" + GOOD),), 1),
     Fault("one page of one", (answer(200, json.loads(GOOD) | WHOLE, Link='</>; rel="first prev last"'),), 1),
     refused(400, SAY_HTTPS, body=b"<html><h1>The plain HTTP request was sent to HTTPS port</h1>", name="nginx TLS"),
     refused(400, SAY_HTTPS, body=b"Client sent an HTTP request to an HTTPS server.\n", name="Go TLS"),

@@ -78,6 +78,7 @@ class SDKTap(Tap):
         # The SDK's steps and numbers are of use at DEBUG only.
         level = logging.NOTSET if logger.isEnabledFor(logging.DEBUG) else logging.WARNING
         self.logger.setLevel(level)
+        logging.getLogger("urllib3").setLevel(level and logging.ERROR)  # it warns of odd headers with a traceback
         super().__init__(catalog=catalog, **kwargs)
         self.metrics_logger.setLevel(level)
 
