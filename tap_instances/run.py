@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -95,7 +95,7 @@ class Run:
         with ExitStack() as stack:
             for stream in self.streams:
                 stream.writer.open(stack)
-            outcomes = self.tap.client.snapshots(self.businesses)
+            outcomes = stack.enter_context(closing(self.tap.client.snapshots(self.businesses)))
             try:
                 for number, business in enumerate(self.businesses, 1):
                     self.sync_business(business.id, next(outcomes), number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +12,7 @@ from singer_sdk.exceptions import ConfigValidationError
 
 from demo.codechat import CodeChat, World
 from tap_instances import client
+from tap_instances import run as runs
 from tap_instances.businesses import Business
 from tap_instances.client import Client, SnapshotError
 from tap_instances.responses import Snapshot, read_connected
@@ -191,6 +193,20 @@ def test_one_body_more_than_concurrency_is_in_memory(concurrency: int, monkeypat
         assert sync(config(server, names(12), concurrency=concurrency)).returncode == 0
     assert len(counts) == 1 + 2 * 12
     assert max(counts) == concurrency + 1
+
+
+def test_no_body_is_in_memory_when_the_last_state_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    end = runs.Run.end
+
+    def counted(self: runs.Run) -> None:
+        held.append(sum(isinstance(each, Snapshot) for each in gc.get_objects()))
+        end(self)
+
+    monkeypatch.setattr(runs.Run, "end", counted)
+    with FaultServer(businesses=scripts(names(2))) as server:
+        assert sync(config(server, names(2))).returncode == 0
+    assert held == [0]
     assert counts[-1] == 0
 
 

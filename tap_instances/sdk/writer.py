@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from tap_instances.sdk.stream import SDKStream
 
+PAGE: Final = 1000  # rows that are written at a time
 CLOSED_PIPE: Final = 141  # 128 + SIGPIPE, as a shell reports it
 
 
@@ -101,12 +102,13 @@ class RecordWriter:
             self._counter = stack.enter_context(self.stream.get_record_counter())
 
     def write(self, rows: Sequence[bytes], observed_at: datetime) -> None:
-        """Write finished rows."""
-        rows = rows[: self._limit - self.count]
-        if rows and self.stream.selected:
-            self.count += len(rows)
-            self._counter.increment(len(rows))
-            for alias, mapped in self._mapped(rows).items():
+        """Write finished rows, a page at a time."""
+        rows = rows[: self._limit - self.count] if self.stream.selected else ()
+        for start in range(0, len(rows), PAGE):
+            page = rows[start : start + PAGE]
+            self.count += len(page)
+            self._counter.increment(len(page))
+            for alias, mapped in self._mapped(page).items():
                 self._put(alias, mapped, observed_at)
 
     def _mapped(self, rows: Sequence[bytes]) -> Mapping[str, Sequence[bytes]]:
