@@ -7,6 +7,7 @@ questions. Everything it writes is under output/demo/, made anew each time. `mak
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -84,8 +85,12 @@ class DemoFailure(Exception):  # noqa: N818 - reads as what it says
 
 
 def say(text: str = "") -> None:
-    """Tell the person at the terminal, at once also where a pipe is in between."""
-    print(text, flush=True)
+    """Tell the person at the terminal, at once also where a pipe is in between; end if nobody reads it any more."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # such as `make demo | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def main() -> int:

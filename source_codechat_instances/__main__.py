@@ -12,6 +12,8 @@ def main() -> None:
     # Until the tap sets its own: Ctrl-C while packages are imported ends it without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     logging.captureWarnings(capture=True)  # stderr stays quiet: warnings become LOG messages
+    if sys.stdout is None:  # started with ">&-"
+        sys.exit("stdout is closed: what the source writes goes there")
     from source_codechat_instances.source import run  # noqa: PLC0415
 
     sys.exit(run(sys.argv[1:]))

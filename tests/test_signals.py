@@ -232,6 +232,21 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     assert b"Exception ignored" not in log
 
 
+def test_no_stdout_at_all_is_one_line_of_the_airbyte_source_too() -> None:
+    command = ["sh", "-c", 'exec "$0" -m source_codechat_instances spec >&-', sys.executable]
+    done = subprocess.run(command, stderr=subprocess.PIPE, timeout=LATE, check=False)  # noqa: S603
+    assert (done.returncode, done.stderr) == (1, b"stdout is closed: what the source writes goes there\n")
+
+
+def test_a_reader_of_the_demo_that_goes_away_ends_it_quietly() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        command = [sys.executable, "-c", "from demo.run import say; say('one line')"]
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, timeout=LATE, check=False)  # noqa: S603
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_no_stdout_at_all_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     with FaultServer(answer()) as server:
