@@ -25,7 +25,7 @@ from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.plugin_base import JSONSchemaValidator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from jsonschema import ValidationError
 
@@ -174,6 +174,11 @@ def from_environment() -> dict[str, Any]:
                 errors.append(f"{variable} {must}")
     if errors:
         refuse(errors)
+    # Unknown ones go on, to be warned of. LOGLEVEL is the SDK's; Meltano's own begin with two underscores.
+    for variable, text in os.environ.items():
+        name = variable.removeprefix(PREFIX).lower()
+        if re.match(rf"{PREFIX}(?!_|LOGLEVEL\Z)", variable) and name not in SETTINGS["properties"]:
+            result[name] = text
     return result
 
 
@@ -234,9 +239,13 @@ def secrets(config: Mapping[str, Any]) -> set[str]:
 
 def warn_of_unknown(config: Mapping[str, Any]) -> None:
     """Log a warning for each setting that does not exist: most are misspelled."""
-    for name, meant in _unknown(config).items():
-        hint = f": did you mean {meant!r}?" if meant else ""
-        logger.warning("setting %r is not known and is ignored%s", name, hint)
+    for name in _unknown(config):
+        logger.warning("setting %r is not known and is ignored%s", name, hint(name, SETTINGS["properties"]))
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """Return how a line about an unknown name ends: with the one that may be meant, if there is one."""
+    return "".join(f": did you mean {meant!r}?" for meant in difflib.get_close_matches(name, list(known), n=1))
 
 
 def _unknown(given: Mapping[str, Any]) -> dict[str, str]:

@@ -13,6 +13,8 @@ from tests.kit.golden import DATA, pretty
 from tests.kit.support import Run, discover, run_cli, select, sync
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from demo.codechat import CodeChat
 
 KEYS = {stream: load_schema(stream)["required"] for stream in STREAMS}
@@ -127,11 +129,16 @@ def test_key_properties_in_the_metadata_are_taken(codechat: CodeChat) -> None:
     assert run.of("SCHEMA")[0]["key_properties"] == ["instance_id", "webhook_id"]
 
 
-def test_an_unknown_stream_in_the_catalog_is_ignored(codechat: CodeChat) -> None:
-    unknown = {**minimal("webhooks"), "tap_stream_id": "messages", "stream": "messages"}
+@pytest.mark.parametrize(("name", "meant"), [("webhoks", ": did you mean 'webhooks'?"), ("messages", "")])
+def test_an_unknown_stream_in_the_catalog_is_ignored_with_a_warning_of_the_one_that_may_be_meant(
+    codechat: CodeChat, name: str, meant: str
+) -> None:
+    unknown = {**minimal("webhooks"), "tap_stream_id": name, "stream": name}
     run = checked(sync(settings(codechat), catalog={"streams": [unknown, minimal("instances")]}))
     assert run.returncode == 0
     assert streams_of(run) == ["instances"]
+    [line] = run.lines("WARNING")
+    assert line.endswith(f"the catalog's stream {name!r} is not known{meant}")
 
 
 def test_an_unknown_column_in_the_catalog_emits_nothing_and_breaks_nothing(codechat: CodeChat) -> None:
@@ -182,6 +189,40 @@ def test_a_key_that_is_deselected_leaves_nevertheless(codechat: CodeChat) -> Non
         assert run.records(stream)
         assert all(set(KEYS[stream]) <= set(record) for record in run.records(stream))
     assert set(run.records("instances")[0]) == {"instance_id"}
+
+
+def without_key_column(entry: dict[str, Any]) -> None:
+    """Misspell the key in the schema."""
+    entry["schema"]["properties"]["webhook_idd"] = entry["schema"]["properties"].pop("webhook_id")
+
+
+def with_deselected_key(entry: dict[str, Any]) -> None:
+    """Deselect the key, as if it were any column."""
+    for part in entry["metadata"]:
+        if part["breadcrumb"] == ["properties", "webhook_id"]:
+            part["metadata"] = {"inclusion": "available", "selected": False}
+
+
+def without_columns(entry: dict[str, Any]) -> None:
+    """Leave the schema empty."""
+    entry["schema"] = {}
+
+
+@pytest.mark.parametrize("change", [without_key_column, with_deselected_key, without_columns])
+def test_key_columns_leave_and_stand_in_the_schema_whatever_a_catalog_says(
+    codechat: CodeChat, change: Callable[[dict[str, Any]], None]
+) -> None:
+    catalog = discover()
+    for entry in catalog["streams"]:
+        if entry["tap_stream_id"] == "webhooks":
+            change(entry)
+    run = checked(sync(settings(codechat), catalog=catalog))
+    assert run.returncode == 0
+    [schema] = run.of("SCHEMA", "webhooks")
+    assert schema["key_properties"] == ["webhook_id"]
+    assert schema["schema"]["properties"]["webhook_id"]["type"] == "string"
+    assert all(row["webhook_id"] for row in run.records("webhooks"))
+    assert len(run.records("webhooks")) == 3
 
 
 @pytest.mark.parametrize("keys", ["webhook_id", ["nope"], ["webhook_id", "nope"]])

@@ -18,7 +18,7 @@ from demo.codechat import CodeChat, World
 from tap_instances.settings import SETTINGS, secrets
 from tap_instances.tap import TapInstances
 from tests.kit.checked import BUSINESS, checked, command, read, settings
-from tests.kit.support import TOKEN, Run, discover, run_cli, sync
+from tests.kit.support import TOKEN, Run, discover, logged, run_cli, sync
 
 RIGHT: Final = {"api_url": "https://codechat.example.com", "business_id": "b-1", "auth_token": "s3cr3t-token"}
 URL: Final = {"api_url": RIGHT["api_url"]}
@@ -255,6 +255,27 @@ def test_an_unknown_setting_is_warned_of_with_the_one_that_may_be_meant(name: st
     assert "s3cr3t" not in run.stdout + run.stderr
 
 
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_an_unknown_variable_is_warned_of_as_a_setting_of_a_file_is(
+    codechat: CodeChat, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
+) -> None:
+    variables = {
+        "TAP_INSTANCES_MAX_RETRYS": "s3cr3t",
+        "TAP_INSTANCES_START_DATE": " ",
+        "TAP_INSTANCES_LOGLEVEL": "INFO",
+        "TAP_INSTANCES__SELECT": "Meltano's",
+    }
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", {**os.environ, **(variables if place == "environment" else {})})
+    if place == ".env":
+        lines = [f'{name}="{text}"' for name, text in variables.items()]
+        (tmp_path / ".env").write_text("\n".join(lines), encoding="utf-8")
+    with logged("%(levelname)s %(message)s") as log:
+        TapInstances(config=settings(codechat), parse_env_config=True)
+    [line] = log.getvalue().splitlines()
+    assert line == "WARNING setting 'max_retrys' is not known and is ignored: did you mean 'max_retries'?"
+
+
 def test_the_declaration_marks_what_is_secret() -> None:
     properties = SETTINGS["properties"]
     secret = {name for name, schema in properties.items() if schema.get("secret") or schema.get("writeOnly")}
@@ -417,6 +438,9 @@ def test_the_environment_goes_before_a_config_file(monkeypatch: pytest.MonkeyPat
             for content in (None, "{", '"s3cr3t"', b"\xff", "folder")
         ),
         ("catalog", "[]"),
+        ("catalog", '{"steams": []}'),
+        ("catalog", '{"streams": {}}'),
+        ("catalog", json.dumps(RIGHT)),  # the other file
         ("catalog", '{"streams": [{"stream": "s3cr3t"}]}'),
         ("catalog", '{"streams": ["s3cr3t"]}'),
     ],

@@ -393,3 +393,44 @@ def test_an_expression_that_fails_ends_the_run_and_says_that_the_rest_was_not_tr
     assert run.returncode == 1
     assert "the 2 businesses after that were not tried" in run.stderr
     assert "0 of 3 businesses read" in run.stderr
+
+
+# ------------------------------------------------------------------------------------------------------- misspelled
+
+
+@pytest.mark.parametrize(
+    ("maps", "line"),
+    [
+        ({"webhoks": {"url": None}}, "names 'webhoks', which is no stream: did you mean 'webhooks'?"),
+        ({"instance": None}, "names 'instance', which is no stream: did you mean 'instances'?"),
+        ({"web_*s": {"url": None}}, "names 'web_*s', which is no stream"),
+        ({"copy": {"__source__": "webhoks"}}, "names 'webhoks', which is no stream: did you mean 'webhooks'?"),
+        ({"webhooks": {"urll": None}}, "removes 'urll' of webhooks, which has no such column: did you mean 'url'?"),
+        ({"webhooks": {"token": "__NULL__"}}, "removes 'token' of webhooks, which has no such column"),
+        ({"webhook*": {"urll": None}}, "removes 'urll' of webhook*, which has no such column: did you mean 'url'?"),
+    ],
+)
+def test_a_map_of_what_does_not_exist_is_warned_of_with_what_may_be_meant(
+    connected: dict[str, Any], maps: dict[str, Any], line: str
+) -> None:
+    run = read(connected, stream_maps=maps)
+    assert run.returncode == 0
+    assert [text.partition("stream_maps ")[2].startswith(line) for text in run.lines("WARNING")] == [True]
+    assert run.lines("WARNING")[0].endswith(line)
+
+
+@pytest.mark.parametrize(
+    "maps",
+    [
+        {"webhooks": {"url": None, "host": "url"}, "__else__": None},
+        {"instances": {"auth_jwt": None, "instance_id": "instance_id", "__else__": None}},
+        {"web*": {"url": "__NULL__"}},
+        {"copy": {"__source__": "webhooks", "url": None}},
+        {"webhooks": {"__alias__": "hooks", "__key_properties__": None}},
+        {"webhooks": None},
+    ],
+)
+def test_a_map_of_what_exists_or_of_new_columns_is_not_warned_of(
+    connected: dict[str, Any], maps: dict[str, Any]
+) -> None:
+    assert read(connected, stream_maps=maps).lines("WARNING") == []

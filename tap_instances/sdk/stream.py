@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from singer_sdk import Stream
 from singer_sdk.helpers.conform import TypeConformanceLevel
+from singer_sdk.singerlib import Metadata, Schema
 from typing_extensions import override
 
 from tap_instances.columns import column_names, load_schema
@@ -55,7 +56,13 @@ class SDKStream(Stream):
             if FULL_TABLE in methods and self.can_be_full_table:
                 method = FULL_TABLE
             elif methods - {method} or (entry.replication_key or metadata.replication_key or key) != key:
-                logger.warning("%s is always %s: another replication method or key is ignored", self.name, method)
+                own = "INCREMENTAL or FULL_TABLE" if self.can_be_full_table else f"always {method}"
+                logger.warning("%s is %s: another replication method or key is ignored", self.name, own)
+            # A row without its key would be of no use.
+            entry.schema.properties = entry.schema.properties or {}
+            for name in keys:
+                entry.schema.properties.setdefault(name, Schema.from_dict(columns[name]))
+                entry.metadata["properties", name].inclusion = Metadata.InclusionType.AUTOMATIC
             entry.key_properties, entry.replication_method = keys, method
             entry.replication_key = metadata.replication_key = key
         super().apply_catalog(catalog)

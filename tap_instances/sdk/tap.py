@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+import msgspec
 from singer_sdk import Tap
 from singer_sdk.cli import plugin_cli
 from singer_sdk.exceptions import ConfigValidationError
@@ -19,6 +21,7 @@ from singer_sdk.singerlib import Catalog
 from typing_extensions import override
 
 from tap_instances import settings
+from tap_instances.columns import load_schema
 from tap_instances.redact import scrub_logs
 from tap_instances.sdk.writer import CLOSED_PIPE, LineWriter, drop_stdout
 
@@ -99,6 +102,26 @@ class SDKTap(Tap):
             raise
         except Exception as error:  # noqa: BLE001 (whatever it is, it is the user's to correct)
             settings.refuse([f"stream_maps must be corrected: {' '.join(str(error).split())}"])
+        self._warn_of_unknown()
+
+    def _warn_of_unknown(self) -> None:
+        """Log a warning for each name of a stream, or of a column to remove, that does not exist."""
+        for name in self.catalog:
+            if name not in self.streams:
+                logger.warning("the catalog's stream %r is not known%s", name, settings.hint(name, self.streams))
+        for key, stream_map in self.mapper.stream_maps_dict.items():  # without __else__
+            columns = stream_map if isinstance(stream_map, dict) else {}
+            name = columns.get("__source__", key)
+            streams = fnmatch.filter(self.streams, name)  # a name may be a pattern
+            if not streams:
+                logger.warning("stream_maps names %r, which is no stream%s", name, settings.hint(name, self.streams))
+                continue
+            # Secret columns, too: they may be removed to make sure.
+            known = {column for stream in streams for column in load_schema(stream)["properties"]}
+            for column, value in columns.items():
+                if value in (None, "__NULL__") and column not in known and not column.startswith("__"):
+                    hint = settings.hint(column, known)
+                    logger.warning("stream_maps removes %r of %s, which has no such column%s", column, name, hint)
 
     @override
     def _handle_termination(self, signum: int, frame: FrameType | None) -> NoReturn:
@@ -175,6 +198,7 @@ class SDKTap(Tap):
         if catalog:
             try:
                 given = json.loads(catalog.read())
+                msgspec.convert(given["streams"], list)
                 Catalog.from_dict(given)
             except Exception as error:  # noqa: BLE001 (whatever shape a file may have)
                 problem = "is not a catalog as --discover writes it"
