@@ -7,10 +7,12 @@ import subprocess
 import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
 from demo.codechat import Answer, Business, CodeChat, Request, World
+from tap_instances.sdk import tap as sdk_tap
 from tap_instances.settings import SETTINGS
 from tap_instances.tap import TapInstances
 from tests.kit.checked import BUSINESS, checked, command, settings
@@ -260,3 +262,18 @@ def test_a_closed_stdout_is_one_line(monkeypatch: pytest.MonkeyPatch, arguments:
             TapInstances.get_singer_command().main(arguments)
     assert end.value.code == 1
     assert "stdout is closed" in log.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "lines"),
+    [(BrokenPipeError(), 141, []), (OSError(28, "No space left on device"), 1, ["[Errno 28] No space left on device"])],
+)
+def test_a_stdout_that_takes_nothing_more_is_let_go_before_the_exit(
+    error: OSError, code: int, lines: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dropped: list[None] = []
+    monkeypatch.setattr(sdk_tap, "drop_stdout", lambda: dropped.append(None))
+    with pytest.raises(SystemExit) as end:
+        sdk_tap.Command("tap-instances", callback=mock.Mock(side_effect=error)).main([])
+    assert (end.value.code, dropped) == (code, [None])
+    assert [record.getMessage() for record in caplog.records] == lines
