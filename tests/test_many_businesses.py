@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -162,7 +161,9 @@ def test_no_more_is_fetched_ahead_of_a_slow_business_than_concurrency_says() -> 
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_one_body_more_than_concurrency_is_in_memory(concurrency: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_body_more_than_concurrency_is_in_memory_and_none_with_the_last_state(
+    concurrency: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counts = [0]  # of those alive, after each birth and death
     changed = threading.Condition()
 
@@ -179,7 +180,11 @@ def test_one_body_more_than_concurrency_is_in_memory(concurrency: int, monkeypat
         def __del__(self) -> None:
             count(-1)
 
-    write = LineWriter.write
+    write, end, held = LineWriter.write, runs.Run.end, []
+
+    def noted_end(self: runs.Run) -> None:
+        held.append(counts[-1])
+        end(self)
 
     def slow_write(self: LineWriter, lines: bytes) -> None:
         if b'"stream":"businesses","record"' in lines:
@@ -189,25 +194,12 @@ def test_one_body_more_than_concurrency_is_in_memory(concurrency: int, monkeypat
 
     monkeypatch.setattr("tap_instances.responses.Snapshot", Counted)
     monkeypatch.setattr(LineWriter, "write", slow_write)
+    monkeypatch.setattr(runs.Run, "end", noted_end)
     with FaultServer(businesses=scripts(names(12))) as server:
         assert sync(config(server, names(12), concurrency=concurrency)).returncode == 0
     assert len(counts) == 1 + 2 * 12
     assert max(counts) == concurrency + 1
-    assert counts[-1] == 0
-
-
-def test_no_body_is_in_memory_when_the_last_state_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    held: list[int] = []
-    end = runs.Run.end
-
-    def counted(self: runs.Run) -> None:
-        held.append(sum(isinstance(each, Snapshot) for each in gc.get_objects()))
-        end(self)
-
-    monkeypatch.setattr(runs.Run, "end", counted)
-    with FaultServer(businesses=scripts(names(2))) as server:
-        assert sync(config(server, names(2))).returncode == 0
-    assert held == [0]
+    assert held == [counts[-1]] == [0]
 
 
 def test_a_failure_holds_no_body() -> None:
