@@ -174,7 +174,7 @@ def _load(option: str, path: Path, kind: Any, what: str) -> Any:  # noqa: ANN401
         return msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8), type=kind)
     except OSError as error:
         raise CommandError(f"the file of {option} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise CommandError(f"the file of {option} is not {what}: {error}") from error
 
 
