@@ -239,19 +239,27 @@ def secrets(config: Mapping[str, Any]) -> set[str]:
 
 def warn_of_unknown(config: Mapping[str, Any]) -> None:
     """Log a warning for each setting that does not exist: most are misspelled."""
-    for name in _unknown(config):
-        logger.warning("setting %r is not known and is ignored%s", name, hint(name, SETTINGS["properties"]))
+    known = SETTINGS["properties"]
+    for name in config:
+        if name not in known:
+            logger.warning("setting %r is not known and is ignored%s", name, hint(name, known))
 
 
 def hint(name: str, known: Iterable[str]) -> str:
     """Return how a line about an unknown name ends: with the one that may be meant, if there is one."""
-    return "".join(f": did you mean {meant!r}?" for meant in difflib.get_close_matches(name, list(known), n=1))
+    meant = _closest(name, known)
+    return f": did you mean {meant!r}?" if meant else ""
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    """Return the known name that may be meant, or an empty text."""
+    return "".join(difflib.get_close_matches(name, list(known), n=1))
 
 
 def _unknown(given: Mapping[str, Any]) -> dict[str, str]:
     """Return unknown name -> the setting that may be meant, or an empty text."""
     known = SETTINGS["properties"]
-    return {name: "".join(difflib.get_close_matches(name, known, n=1)) for name in given if name not in known}
+    return {name: _closest(name, known) for name in given if name not in known}
 
 
 def _leaves(value: Any) -> list[str]:  # noqa: ANN401
