@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from source_codechat_instances.messages import CURSOR, CommandError
+from tap_instances.settings import kind
 from tap_instances.tap import TapInstances
 
 Schema = dict[str, Any]
@@ -77,8 +78,7 @@ def spec() -> Schema:
 
 
 def _field(schema: Schema) -> Schema:
-    types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-    field: Schema = {"type": next(kind for kind in types if kind != "null")}
+    field: Schema = {"type": kind(schema)}
     field |= {rule: schema[rule] for rule in KEPT_RULES if rule in schema}
     if "description" in schema:
         field["description"] = FOREIGN_WORDS.sub("", schema["description"])

@@ -148,6 +148,12 @@ MESSAGES: Final = {
 }
 
 
+def kind(schema: Mapping[str, Any]) -> str:
+    """Return the JSON type of a schema, which may also be null."""
+    types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    return next(str(name) for name in types if name != "null")
+
+
 def businesses(config: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the businesses that the settings name; one may lack ``auth_token`` where there is an admin_token."""
     one = {name: config[name] for name in _ONE_BUSINESS if name in config}
@@ -166,7 +172,7 @@ def from_environment() -> dict[str, Any]:
     result, errors = {}, []
     for name, schema in SETTINGS["properties"].items():
         variable = f"{PREFIX}{name.upper()}"
-        parse, must = PARSERS.get(schema["type"][0], (json.loads, "must be JSON"))
+        parse, must = PARSERS.get(kind(schema), (json.loads, "must be JSON"))
         if text := os.environ.get(variable, "").strip():
             try:
                 result[name] = parse(text)

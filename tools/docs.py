@@ -49,8 +49,7 @@ def streams() -> list[Stream]:
 
 def kind(schema: dict[str, Any]) -> str:
     """Return a schema's type, in the words of a table."""
-    types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-    return "timestamp" if schema.get("format") == "date-time" else next(name for name in types if name != "null")
+    return "timestamp" if schema.get("format") == "date-time" else settings.kind(schema)
 
 
 def settings_table() -> str:
