@@ -246,7 +246,7 @@ class RowMemory:
     """
 
     def __init__(self, partitions: Partitions, *, whole: bool, versioned: bool) -> None:
-        """Index what is remembered.
+        """Take what is remembered.
 
         ``whole`` emits every row (FULL_TABLE); ``versioned`` leaves it to ACTIVATE_VERSION to tell what is gone.
         """

@@ -23,6 +23,7 @@ from typing_extensions import override
 from tap_instances import settings
 from tap_instances.columns import load_schema
 from tap_instances.redact import scrub_logs
+from tap_instances.sdk.stream import FULL_TABLE
 from tap_instances.sdk.writer import CLOSED_PIPE, LineWriter, drop_stdout
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class SDKTap(Tap):
             for entry in stream.get("metadata", ()):
                 metadata = entry["metadata"]
                 method = metadata.get("replication-method")  # Meltano's; the SDK looks for the other one
-                if method and metadata.get("forced-replication-method") != "FULL_TABLE":
+                if method and metadata.get("forced-replication-method") != FULL_TABLE:
                     metadata["forced-replication-method"] = method
         # The SDK's steps and numbers are of use at DEBUG only.
         level = logging.NOTSET if logger.isEnabledFor(logging.DEBUG) else logging.WARNING

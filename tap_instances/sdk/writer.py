@@ -17,6 +17,7 @@ from singer_sdk.singerlib.encoding.base import GenericSingerWriter
 from singer_sdk.singerlib.messages import Message, StateMessage
 from typing_extensions import override
 
+from tap_instances.sdk.stream import FULL_TABLE
 from tap_instances.values import decode, encode
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class RecordWriter:
         self.stream, self._tap = stream, stream._tap  # noqa: SLF001
         self.count = 0
         self._limit = stream.ABORT_AT_RECORD_COUNT or sys.maxsize  # set by --test
-        versioned = activate and stream.selected and stream.replication_method == "FULL_TABLE"
+        versioned = activate and stream.selected and stream.replication_method == FULL_TABLE
         # In milliseconds: the SDK's seconds are equal in two runs that follow each other at once.
         self.version = self._tap.initialized_at if versioned else None
         self._batch_config: Any = stream.get_batch_config(stream.config)
