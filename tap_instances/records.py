@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
+from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import msgspec
@@ -26,19 +27,20 @@ from tap_instances.values import (
     decode,
     decoder,
     deep_recursion,
-    encode,
+    encode_row,
     json_type,
     repair,
     to_text,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from tap_instances.memory import Memory
 
 MAX_DEPTH: Final = 100  # a value nested deeper is kept as its JSON text
 MAX_UNKNOWN: Final = 100  # keys; a server that makes up keys must not make structs without end
+NULL: Final = rb"\u0000"  # as JSON has it: msgspec reads it, but no target does
 TYPES: Final[dict[str, Any]] = {"text": str | None, "flag": bool | None, "time": datetime | None}
 
 
@@ -82,11 +84,6 @@ class Findings:
     faults: list[str] = field(default_factory=list)
 
 
-def in_order(extra: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what no column holds in one order, so that equal objects are equal bytes; ``None`` for nothing."""
-    return dict(sorted(extra.items())) if extra else None
-
-
 class FaultError(Exception):
     """Why an item of a list is not emitted: it has no usable key."""
 
@@ -109,11 +106,12 @@ class ApiObject:
 
         ``key`` names the key that the object must have. ``secrets`` takes secret columns, too.
         """
-        self.stream, self.prefix, self.key = stream, prefix, key
+        self.stream, self.prefix, self.key, self.secrets = stream, prefix, key, secrets
         paths = {path.removeprefix(prefix): c for path, c in api_columns(stream).items() if path.startswith(prefix)}
         columns = {name: column for name, column in paths.items() if "." not in name}
         self.columns = {name: column.kind for name, column in columns.items() if secrets or not column.secret}
         self.nested = (nested or {}) | {name: Raw for name in columns if name not in self.columns}
+        self.place = cache(self._place)
         self.times = [index for index, kind in enumerate(self.columns.values()) if kind == "time"]
         self.nothing = (None,) * len(self.columns)
         self.unknown: list[str] = []  # keys that no schema knows, and for which the struct has a field
@@ -130,6 +128,7 @@ class ApiObject:
             kind = held.struct | None if isinstance(held, ApiObject) else held
             fields.append((name, kind | UnsetType, UNSET))
         names = {f"unknown{index}": name for index, name in enumerate(self.unknown)}  # it may not be a Python name
+        self.first_unknown = len(fields)
         fields += [(name, Any, UNSET) for name in names]
         fields.append(("rest", None, None))
         names["rest"] = ""  # a key that is not learnt
@@ -138,6 +137,13 @@ class ApiObject:
         )
         self.parse = decoder(struct).decode
         self.parse_list = decoder(list[struct] | None).decode  # type: ignore[valid-type]
+
+    def _place(self, name: str) -> tuple[str, str, bool, bool]:
+        """Return a key's path, the same with its stream, whether a column has this key, and whether all are secret."""
+        path = self.prefix + name
+        where = f"{self.stream}.{path}"
+        is_known = name in self.columns or self.nested.get(name, Any) is not Any
+        return path, where, is_known, not self.secrets and f"{where}.".startswith("instances.Auth.")
 
     def learn(self) -> bool:
         """Make the struct anew if unknown keys were met in this object, or in one below it; return whether so."""
@@ -205,71 +211,89 @@ class Reader:
         business = self._business.build(body)
         self._keep_id(self._business, "businessId", business.businessId, source.business_id, extra)
         values = self._values(self._business, business, extra)
-        return encode(self._business_row(source.business_id, *values, source.observed_at, in_order(extra)))
+        return encode_row(self._business_row(source.business_id, *values, source.observed_at, extra or None))
 
-    def read_instance(self, raw: bytes, path: str, source: Source) -> Instance | None:
+    def read_instance(self, raw: bytes, index: int, source: Source) -> Instance | None:
         """Return an item of ``Instances`` with its rows; ``None`` and a fault if it has no usable key."""
-        ways = (self._instance.parse, self._build_instance, self._build_repaired)
-        has_null = b"\\" in raw and b"\\u0000" in raw  # msgspec reads it, but no target; the first is much quicker
-        for parse in ways[2:] if has_null else ways:
-            try:
-                return self._read_instance(parse(raw), path, source)
-            except UnicodeDecodeError:  # noqa: PERF203
-                self.findings.broken_text = True
-            except msgspec.DecodeError:
-                pass
-            except RecursionError:
-                self.findings.faults.append(f"{path} is nested too deep to be read")
-                return None
-            except FaultError as fault:
-                self.findings.faults.append(f"{path}{fault}")
-                return None
-        raise AssertionError  # a repaired one can be read
+        try:
+            if not (b"\\" in raw and NULL in raw):  # the first is much quicker
+                try:
+                    return self._read_instance(self._instance.parse(raw), index, source)
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    pass
+            return self._read_instance(self._build_instance(raw), index, source)
+        except RecursionError:
+            fault = " is nested too deep to be read"
+        except FaultError as error:
+            fault = str(error)
+        self.findings.faults.append(f"Instances[{index}]{fault}")
+        return None
 
     def _build_instance(self, raw: bytes) -> Any:  # noqa: ANN401
         """Parse an item value by value; its ``Webhook`` stays JSON, but for a misfit."""
         self._instance.learn()
         self._webhook.learn()
-        if raw[:1] != b"{":
-            return self._instance.build(decode(raw))
-        members = _split(raw).items()
-        item = self._instance.build({name: raw if name == "Webhook" else decode(raw) for name, raw in members})
-        if item.Webhook is not UNSET and bytes(item.Webhook)[:1] not in {b"[", b"{", b"n"}:
-            item.rest["Webhook"] = decode(item.Webhook)
+        try:
+            value = None if NULL in raw else decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.findings.broken_text |= isinstance(error, UnicodeDecodeError)
+            value = None
+        if value is None:
+            raw = repair(raw)
+            value = decode(raw)
+        if not isinstance(value, dict) or "Webhook" not in value:
+            return self._instance.build(value)
+        item = self._instance.build(value | {"Webhook": _split(raw)["Webhook"]})
+        if not isinstance(value["Webhook"], (list, dict, NoneType)):
+            item.rest["Webhook"] = value["Webhook"]
         return item
 
-    def _build_repaired(self, raw: bytes) -> Any:  # noqa: ANN401
-        return self._build_instance(repair(raw))
-
-    def _read_instance(self, item: Any, path: str, source: Source) -> Instance:  # noqa: ANN401
+    def _read_instance(self, item: Any, index: int, source: Source) -> Instance:  # noqa: ANN401
         extra: dict[str, Any] = {}
         own = self._values(self._instance, item, extra)
         auth = self._values(self._auth, item.Auth, extra)
         whatsapp = self._values(self._whatsapp, item.WhatsApp, extra)
         at = source.observed_at
-        row = self._instance_row(source.business_id, *own, *auth, *whatsapp, at, in_order(extra))
+        row = self._instance_row(source.business_id, *own, *auth, *whatsapp, at, extra or None)
         if row.whatsapp_picture_url and not self.include_secrets:
             row.whatsapp_picture_url = mask_url(row.whatsapp_picture_url)
-        instance = Instance(item.instanceId, encode(row))
+        instance = Instance(item.instanceId, encode_row(row))
         if item.Webhook is UNSET:
             self.findings.missing["instances.Webhook"] = None
         elif not item.rest or "Webhook" not in item.rest:
-            self._read_webhooks(item, path, instance)
+            self._read_webhooks(item, index, instance)
         return instance
 
-    def _read_webhooks(self, item: Any, path: str, instance: Any) -> None:  # noqa: ANN401
+    def _read_webhooks(self, item: Any, index: int, instance: Any) -> None:  # noqa: ANN401
         instance.digest = xxh3_64_hexdigest(item.Webhook, seed=self.shape)
         known = self.known.pop(instance.id, None)
         if known and known[0].digest == instance.digest:
             instance.known = known
             return
-        hooks = self._webhook.parse_list(item.Webhook) if item.rest is None else self._build_hooks(item.Webhook, path)
-        if hooks:
-            instance.webhooks, instance.webhook_events, instance.unknown_events = [], [], set()
-            for hook in hooks:
-                self._read_webhook(hook, instance)
+        hooks = self._webhook.parse_list(item.Webhook) if item.rest is None else self._build_hooks(item.Webhook, index)
+        instance.webhooks, instance.webhook_events = webhooks, webhook_events = [], []
+        instance.unknown_events = set()
+        for hook in hooks or ():
+            extra: dict[str, Any] = {}
+            webhook_id, events = hook.webhookId, hook.WebhookEvents
+            if hook.instanceInstanceId != instance.id:
+                self._keep_id(self._webhook, "instanceInstanceId", hook.instanceInstanceId, instance.id, extra)
+            values = self._values(self._webhook, hook, extra)
+            row = self._webhook_row(instance.id, *values, None, extra or None)
+            if row.url and not self.include_secrets:
+                row.url = mask_url(row.url)
+            webhooks.append(Row(webhook_id, encode_row(row), row.updated_at))
+            if events:
+                extra = {}
+                values = self._values(self._events, events, extra)
+                row = self._events_row(instance.id, webhook_id, *values, None, extra or None)
+                webhook_events.append(Row(webhook_id, encode_row(row), row.updated_at))
+            elif events is UNSET:
+                instance.unknown_events.add(webhook_id)
+                if not hook.rest or "WebhookEvents" not in hook.rest:
+                    self.findings.missing["webhooks.WebhookEvents"] = None
 
-    def _build_hooks(self, raw: Raw, path: str) -> list[Any]:
+    def _build_hooks(self, raw: Raw, item: int) -> list[Any]:
         """Parse the webhooks of an item value by value."""
         value = decode(raw)
         hooks = []
@@ -277,28 +301,8 @@ class Reader:
             try:
                 hooks.append(self._webhook.build(hook))
             except FaultError as fault:  # noqa: PERF203
-                self.findings.faults.append(f"{path}.Webhook[{index}]{fault}")
+                self.findings.faults.append(f"Instances[{item}].Webhook[{index}]{fault}")
         return hooks
-
-    def _read_webhook(self, hook: Any, instance: Any) -> None:  # noqa: ANN401
-        extra: dict[str, Any] = {}
-        webhook_id, events = hook.webhookId, hook.WebhookEvents
-        if hook.instanceInstanceId != instance.id:
-            self._keep_id(self._webhook, "instanceInstanceId", hook.instanceInstanceId, instance.id, extra)
-        values = self._values(self._webhook, hook, extra)
-        row = self._webhook_row(instance.id, *values, None, in_order(extra))
-        if row.url and not self.include_secrets:
-            row.url = mask_url(row.url)
-        instance.webhooks.append(Row(webhook_id, encode(row), row.updated_at))
-        if events is UNSET:
-            instance.unknown_events.add(webhook_id)
-            if not hook.rest or "WebhookEvents" not in hook.rest:
-                self.findings.missing["webhooks.WebhookEvents"] = None
-        elif events is not None:
-            extra = {}
-            values = self._values(self._events, events, extra)
-            row = self._events_row(instance.id, webhook_id, *values, None, in_order(extra))
-            instance.webhook_events.append(Row(webhook_id, encode(row), row.updated_at))
 
     # --------------------------------------------------------------------------------------------------- one object
 
@@ -308,31 +312,29 @@ class Reader:
         Raises:
             msgspec.ValidationError: a time in JSON is in another zone, or in none.
         """
-        if item is None or item is UNSET:
+        if not item:
             return kind.nothing
         values = astuple(item)
         for index in kind.times:
             time = values[index]
-            if time is not None and time.tzinfo is not UTC:
+            if time and time.tzinfo is not UTC:
                 raise msgspec.ValidationError
-        rest = item.rest
-        if rest is None and kind.unknown:
-            rest = dict(zip(kind.unknown, values[-1 - len(kind.unknown) : -1], strict=True))
-        if rest:
-            self._keep(kind, rest, extra)
+        if item.rest:
+            self._keep(kind, item.rest.items(), extra)
+        elif kind.unknown:
+            self._keep(kind, zip(kind.unknown, values[kind.first_unknown :]), extra)  # noqa: B905 (``rest`` is the last)
         return values[: len(kind.columns)]
 
     # ---------------------------------------------------------------------------------------- what no column holds
 
-    def _keep(self, kind: ApiObject, rest: dict[str, Any], extra: dict[str, Any]) -> None:
+    def _keep(self, kind: ApiObject, rest: Iterable[tuple[str, Any]], extra: dict[str, Any]) -> None:
         """Put what no column holds into ``extra`` under its API path, without secrets, and note it."""
-        for name, value in rest.items():
+        for name, value in rest:
             if value is None or value is UNSET:
                 continue
-            path = kind.prefix + name
-            where = f"{kind.stream}.{path}"
-            kept = self._without_secrets(path, value, where)
-            if name in kind.columns or kind.nested.get(name, Any) is not Any:
+            path, where, is_known, is_secret = kind.place(name)
+            kept = self._withheld(path, where) if is_secret else self._without_secrets(path, value, where)
+            if is_known:
                 self.findings.misfits[where] = None
             elif kept is not MISFIT:
                 self.findings.unknown[where] = None
@@ -341,24 +343,27 @@ class Reader:
                     path += "_"
                 extra[path] = kept
 
+    def _withheld(self, name: str, path: str) -> Any:  # noqa: ANN401
+        shown = f"{path.removesuffix(name)}{MASK}" if is_secret_text(name) else path  # a key may be one itself
+        self.findings.withheld[shown] = None
+        return MISFIT
+
     def _keep_id(self, kind: ApiObject, name: str, value: Any, parent_id: str, extra: dict[str, Any]) -> None:  # noqa: ANN401
         """Keep a repeated id (such as ``instanceInstanceId``) if it contradicts the parent's id."""
         if to_text(value) != parent_id:
-            self._keep(kind, {name: value}, extra)
+            self._keep(kind, [(name, value)], extra)
 
     def _without_secrets(self, name: str, value: Any, path: str, depth: int = 0) -> Any:  # noqa: ANN401
         """Return a key's value without the secrets in it; :data:`MISFIT` if all of it is one."""
-        if not self.include_secrets and (is_secret(name, value) or f"{path}.".startswith("instances.Auth.")):
-            shown = f"{path.removesuffix(name)}{MASK}" if is_secret_text(name) else path  # a key may be one itself
-            self.findings.withheld[shown] = None
-            return MISFIT
+        if not self.include_secrets and is_secret(name, value):
+            return self._withheld(name, path)
         if isinstance(value, str):
             return value if self.include_secrets or "://" not in value else mask_url(value)
         if not isinstance(value, (dict, list)):
             return value
         if depth == MAX_DEPTH:
             with deep_recursion():
-                return encode(self._without_secrets(name, value, path, depth + 1)).decode()
+                return encode_row(self._without_secrets(name, value, path, depth + 1)).decode()
         if isinstance(value, list):
             items = (self._without_secrets("", item, f"{path}[]", depth + 1) for item in value)
             return [item for item in items if item is not MISFIT]

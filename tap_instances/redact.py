@@ -78,11 +78,12 @@ def is_secret(name: str, value: object) -> bool:
 
     A boolean, a null and a date-time are harmless under any name, unless that name is a secret itself (a JWT, say).
     """
-    text = value if isinstance(value, str) else ""
-    if text and is_secret_text(text):
-        return True
     by_name, by_itself = _secrecy(name)
-    return by_itself or (by_name and not (value is None or isinstance(value, bool) or bool(_DATE_TIME.fullmatch(text))))
+    if by_itself:
+        return True
+    if isinstance(value, str):
+        return is_secret_text(value) or (by_name and not _DATE_TIME.fullmatch(value))
+    return by_name and not (value is None or isinstance(value, bool))
 
 
 @lru_cache(maxsize=1024)

@@ -137,7 +137,7 @@ class Run:
         if not items and any(getattr(partition, "seen", None) for partition in partitions):
             logger.warning("business %s: nothing is connected now; the last sync saw some", source.business_id)
         read, faults = self.reader.read_instance, len(self.findings.faults)
-        read_items = (read(bytes(item), f"Instances[{index}]", source) for index, item in enumerate(items))
+        read_items = (read(bytes(item), index, source) for index, item in enumerate(items))
         instances = filter(None, read_items)
         listed: dict[str, None] = {}
         webhooks = 0

@@ -65,6 +65,8 @@ def decoder(kind: Any) -> msgspec.json.Decoder[Any]:  # noqa: ANN401
 
 
 encode: Final = msgspec.json.Encoder(enc_hook=_other, decimal_format="number").encode
+# Equal objects are equal bytes, whatever the order of their keys.
+encode_row: Final = msgspec.json.Encoder(enc_hook=_other, decimal_format="number", order="deterministic").encode
 decode: Final = decoder(Any).decode
 _LENIENT: Final = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=_no_constant, strict=False)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from tap_instances.redact import is_secret, is_secret_name, mask_url
+from tap_instances.redact import is_secret, is_secret_name, is_secret_text, mask_url
 from tests.kit.checked import BUSINESS, read
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ json_values = st.recursive(
 @given(secret_names(), json_values)
 def test_a_name_made_of_a_secret_word_is_a_secrets(name: str, value: Any) -> None:  # noqa: ANN401
     assert is_secret_name(name)
+    assume(not is_secret_text(name))  # as "Bearer my" is: then the value does not matter
     assert is_secret(name, value) is not (value is None or isinstance(value, bool))
     assert not is_secret(name, "2026-11-25T19:00:00.000Z")
     assert (
