@@ -10,9 +10,11 @@ def main() -> None:
     """Run the tap's command line."""
     # Ctrl-C during the imports ends the process without a traceback. The tap sets a handler of its own later.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    gc.disable()  # what is imported stays: the garbage collector need not look at it, now or later
     from tap_instances.tap import TapInstances  # noqa: PLC0415
 
-    gc.freeze()  # what was imported stays: the garbage collector need not look at it again
+    gc.freeze()
+    gc.enable()
     TapInstances.cli()
 
 

@@ -23,8 +23,6 @@ from msgspec import Raw, Struct
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from typing_extensions import Self
-
     from tap_instances.records import Row
 
 VERSION: Final = 2  # of a partition's shape
@@ -65,25 +63,11 @@ class Partition(Struct, kw_only=True):
     replication_key: str
     replication_key_value: Time | None = None
 
-    @classmethod
-    def upgrade(cls, old: dict[str, Any]) -> Self:
-        """Return the partition that version 1 (of tap 1.0.0) wrote.
-
-        Raises:
-            ValueError, LookupError, AttributeError, TypeError: it was written by something else.
-        """
-        return msgspec.convert({**old, "version": VERSION}, cls)
-
 
 class ListPartition(Partition, kw_only=True):
     """Which instances a business listed."""
 
     seen: list[str]
-
-    @classmethod
-    def upgrade(cls, old: dict[str, Any]) -> Self:
-        """Read the ids, which were one string."""
-        return super().upgrade({**old, "seen": [unquote(entry) for entry in old["seen"].split()]})
 
 
 class RowPartition(Partition, kw_only=True):
@@ -92,15 +76,6 @@ class RowPartition(Partition, kw_only=True):
     observed_at: Time | None = None
     seen: dict[str, Memory]
     away: dict[str, Memory] = {}
-
-    @classmethod
-    def upgrade(cls, old: dict[str, Any]) -> Self:
-        """Read the memories, which were strings: ``digest=id digest=id``."""
-        seen = {}
-        for instance_id, memory in old["seen"].items():
-            pairs = [entry.split("=", 1) for entry in memory.split(" ") if entry]
-            seen[instance_id] = {"rows": {unquote(row_id): digest for digest, row_id in pairs}}
-        return super().upgrade({**old, "seen": seen})
 
 
 # ----------------------------------------------------------------------------------------------------- reading STATE
@@ -171,13 +146,25 @@ def _partitions(
 
 def _partition(entry: Raw, kind: type[Partition]) -> Partition | None:
     """Return the partition that this version of the tap wrote, or version 1; ``None`` for anything else."""
-    try:
+    with suppress(msgspec.DecodeError):
         return msgspec.json.decode(entry, type=kind)
-    except msgspec.DecodeError:
-        with suppress(ValueError, LookupError, AttributeError, TypeError, msgspec.DecodeError):
-            old = msgspec.json.decode(entry, type=dict[str, Any])
-            return kind.upgrade(old) if old["version"] == 1 else None
+    with suppress(ValueError, LookupError, AttributeError, TypeError, msgspec.DecodeError):
+        return msgspec.convert(_upgrade(msgspec.json.decode(entry, type=dict[str, Any])), kind)
     return None
+
+
+def _upgrade(old: dict[str, Any]) -> dict[str, Any]:
+    """Return a partition of version 1 (of tap 1.0.0) in this version's shape.
+
+    Lists of ids were one string, and so was what is remembered of an instance: ``digest=id digest=id``.
+    """
+    seen = old.get("seen")
+    if isinstance(seen, str):
+        seen = [unquote(entry) for entry in seen.split()]
+    elif seen is not None:
+        entries = {key: [entry.split("=", 1) for entry in memory.split()] for key, memory in seen.items()}
+        seen = {key: {"rows": {unquote(row): digest for digest, row in pairs}} for key, pairs in entries.items()}
+    return {**old, "seen": seen, "version": {1: VERSION}[old["version"]]}
 
 
 def _remember_once(partitions: Sequence[RowPartition]) -> None:
@@ -308,12 +295,11 @@ class RowMemory:
         if memory := self._memory(instance_id):
             self._hidden[instance_id] = Memory(dict.fromkeys(memory.rows, ""))
 
-    def compare(  # noqa: PLR0913
+    def compare(
         self,
         instance_id: str,
         digest: str,
         rows: Sequence[Row],
-        digests: Sequence[str],
         *,
         unknown: Collection[str] | None = (),
         hidden: Collection[str] = (),
@@ -325,25 +311,18 @@ class RowMemory:
         """
         memory = self._memory(instance_id)
         known = memory.rows if memory else {}
-        shown = [row for row in rows if row.key not in hidden] if hidden else rows
-        now = {row.key: value for row, value in zip(rows, digests, strict=True) if row.key not in hidden}
+        if hidden:
+            rows = [row for row in rows if row.key not in hidden]
+        now = {row.key: row.digest for row in rows}
         listed_before = self._seen.get(instance_id)
-        twice = listed_before is not None or len(now) < len(shown)
+        twice = listed_before is not None or len(now) < len(rows)
         if twice:  # which is right cannot be known: all rows are emitted at every run
             now = dict.fromkeys([*(listed_before.rows if listed_before else ()), *now], "")
-        emitted = shown
+        emitted = rows
         if known and not (self.whole or twice):
-            emitted = [row for row in shown if known.get(row.key) != now[row.key]]
-            self.unchanged += len(shown) - len(emitted)
-        kept = {}
-        for key in [key for key in known if key not in now]:
-            if key in hidden:
-                kept[key] = ""
-            elif unknown is None or key in unknown:
-                kept[key] = known[key]
-                self.uncertain = True
-            else:
-                self._gone[instance_id, key] = None
+            emitted = [row for row in rows if known.get(row.key) != row.digest]
+            self.unchanged += len(rows) - len(emitted)
+        kept = self._kept_of(instance_id, known, now, unknown, hidden) if known else {}
         if self._remembers_some:  # else nothing is remembered that a row may have moved from
             for row in emitted:
                 if not known.get(row.key):  # else no other instance has it
@@ -353,8 +332,28 @@ class RowMemory:
             now.update(kept)
         self._compared = True
         self._seen[instance_id] = Memory(now, digest)
-        self._kept.update((instance_id, key) for key in kept)
         return emitted
+
+    def _kept_of(
+        self,
+        instance_id: str,
+        known: Mapping[str, str],
+        now: Mapping[str, str],
+        unknown: Collection[str] | None,
+        hidden: Collection[str],
+    ) -> dict[str, str]:
+        """Return those of the known rows that are not listed now, and yet not gone; note the ones that are gone."""
+        kept = {}
+        for key in [key for key in known if key not in now]:
+            if key in hidden:
+                kept[key] = ""
+            elif unknown is None or key in unknown:
+                kept[key] = known[key]
+                self.uncertain = True
+            else:
+                self._gone[instance_id, key] = None
+        self._kept.update((instance_id, key) for key in kept)
+        return kept
 
     def gone(self) -> list[tuple[str, str]]:
         """Return (instance, row) of each row that is gone from a listed instance, and did not move to another one."""
@@ -384,7 +383,8 @@ class RowMemory:
         self._unsent += [(self._seen[instance_id], key) for instance_id, key in self._kept]
         former, now = self._former, self._seen | self._hidden
         seen_before, away_before = (former.seen, former.away) if former else ({}, {})
-        for instance_id in now.keys() - seen_before.keys() - away_before.keys():
+        arrived = now.keys() - seen_before.keys() - away_before.keys() if self._remembers_some else ()
+        for instance_id in arrived:
             if home := self._home(instance_id):  # it was moved from another business
                 home.seen.pop(instance_id, None)
                 home.away.pop(instance_id, None)
@@ -437,9 +437,10 @@ class RowMemory:
         """Let rows that several instances list be emitted at every run: which is right cannot be known."""
         if not self._compared:  # of those that are kept, none is
             return
-        counts = Counter(key for memory in self._seen.values() for key in memory.rows)
-        if len(counts) == counts.total():
+        listed = [memory.rows for memory in self._seen.values()]
+        if len(set().union(*listed)) == sum(map(len, listed)):
             return
+        counts = Counter(key for rows in listed for key in rows)
         for memory in self._seen.values():
             for key in memory.rows:
                 if counts[key] > 1:

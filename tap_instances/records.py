@@ -45,11 +45,12 @@ TYPES: Final[dict[str, Any]] = {"text": str | None, "flag": bool | None, "time":
 
 
 class Row(Struct, gc=False):
-    """A finished row: its key, its JSON, the API's ``updatedAt``."""
+    """A finished row: its key, its JSON, the API's ``updatedAt``, and a digest of what is written of it."""
 
     key: str
     json: bytes
     updated_at: datetime | None
+    digest: str = ""
 
 
 class Source(NamedTuple):

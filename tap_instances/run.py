@@ -16,7 +16,7 @@ from tap_instances.client import SnapshotError
 from tap_instances.columns import load_schema
 from tap_instances.memory import Partition, read_bookmarks
 from tap_instances.records import Reader, Source
-from tap_instances.sdk.writer import SyncError
+from tap_instances.sdk.writer import PAGE, SyncError
 from tap_instances.streams import STREAMS
 from tap_instances.values import encode
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from tap_instances.streams import ConnectionChangesStream, ObservationsStream, RememberingStream
     from tap_instances.tap import TapInstances
 
-PAGE: Final = 1000  # instances that are read at a time
 STATE_INTERVAL: Final = 10.0  # seconds between two STATE messages, at least
 MOST_NAMES: Final = 20  # of paths or businesses in one line
 

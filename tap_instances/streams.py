@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from typing_extensions import override
-from xxhash import xxh3_64_hexdigest
+from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
 
 from tap_instances.columns import column_names, row_type
 from tap_instances.memory import ListPartition, Partition, Partitions, RowMemory, RowPartition
@@ -62,19 +62,21 @@ class RememberingStream(SnapshotStream):
         super().open(bookmarks, activate=activate)
         versioned = self.writer.version is not None  # then ACTIVATE_VERSION tells what is gone
         self.memory = RowMemory(self.bookmarks, whole=self.replication_method == FULL_TABLE, versioned=versioned)
+        self.shape = xxh3_64_intdigest(self.writer.deselection) if self.writer.deselection else 0
 
     def emit(self, page: Sequence[Instance], place: int, source: Source) -> None:
         """Write those rows of a page of instances that are not as remembered (in this place of ``known``)."""
-        salt, memory = self.writer.deselection, self.memory
+        shape, memory = self.shape, self.memory
         out: list[Row] = []
         for instance in page:
             if instance.known:
                 memory.keep(instance.id, instance.known[place])
                 continue
             rows: Sequence[Row] = getattr(instance, self.name)
-            digests = [xxh3_64_hexdigest(row.json + salt if salt else row.json) for row in rows]
+            for row in rows:
+                row.digest = xxh3_64_hexdigest(row.json, seed=shape)
             unknown = instance.unknown_events if instance.digest else None  # (the webhooks of these events are known)
-            out += memory.compare(instance.id, instance.digest, rows, digests, unknown=unknown, hidden=instance.hidden)
+            out += memory.compare(instance.id, instance.digest, rows, unknown=unknown, hidden=instance.hidden)
         memory.latest = max(filter(None, [memory.latest, *(row.updated_at for row in out)]), default=None)
         self.writer.write([row.json for row in out], source.observed_at)
 
@@ -122,11 +124,14 @@ class ConnectionChangesStream(SnapshotStream):
         partition = self.bookmarks.get(source.business_id)
         before = dict.fromkeys(partition.seen) if partition else {}
         since = (partition and partition.replication_key_value) or source.observed_at
-        changes = [(instance_id, "connected") for instance_id in instances if instance_id not in before]
-        changes += [(instance_id, "disconnected") for instance_id in before if instance_id not in instances]
         row = row_type(self.name, include_secrets=False)
-        rows = [encode(row(source.business_id, *change, since, source.observed_at)) for change in changes]
-        self.writer.write(rows, source.observed_at)
+        for change_type, ids, others in (("connected", instances, before), ("disconnected", before, instances)):
+            rows = (
+                encode(row(source.business_id, instance_id, change_type, since, source.observed_at))
+                for instance_id in ids
+                if instance_id not in others
+            )
+            self.writer.write(rows, source.observed_at)
 
     def commit(self, source: Source, instances: Collection[str]) -> None:
         """Remember which instances a business listed, and when."""

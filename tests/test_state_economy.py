@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tap_instances import run as running
-from tap_instances.records import Reader
+from tap_instances.records import ApiObject, Reader
 from tests.kit.wire import Wire, instance, webhook
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from tap_instances.records import Instance
     from tests.kit.support import Run
 
 Tracer = Any  # what a trace function returns: the next one
@@ -137,13 +136,14 @@ def test_an_instance_that_is_away_costs_hardly_more_than_one_that_is_listed(wire
 
 def test_an_unchanged_run_reads_nothing_below_an_instance(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    read_webhook = Reader._read_webhook
+    values = Reader._values
 
-    def noted(self: Reader, hook: Any, of: Instance) -> None:  # noqa: ANN401
-        read.append(hook.webhookId)
-        read_webhook(self, hook, of)
+    def noted(self: Reader, kind: ApiObject, item: Any, extra: dict[str, Any]) -> Any:  # noqa: ANN401
+        if kind.stream == "webhooks":
+            read.append(item.webhookId)
+        return values(self, kind, item, extra)
 
-    monkeypatch.setattr(Reader, "_read_webhook", noted)
+    monkeypatch.setattr(Reader, "_values", noted)
     wire.answers = {"a": numbers(0, 50), "b": numbers(50, 50)}
     first = wire.sync()
     assert len(read) == 100
