@@ -107,11 +107,11 @@ def mask_url(url: str) -> str:
         url = _USERINFO.sub(rf"\1{MASK}@", url)
     address, number_sign, fragment = url.partition("#")
     path, question_mark, query = address.partition("?")
-    names = _PARAMETER_NAME.findall(question_mark + query + number_sign + fragment)
-    if not any(map(_is_secret_parameter, names)):  # of most URLs that is all
-        return url
-    parts = (question_mark + query, number_sign + fragment)
-    return path + "".join(_PARAMETERS.sub(_mask_parameter, part) for part in parts)
+    for name in _PARAMETER_NAME.findall(url, len(path)):
+        if _is_secret_parameter(name):
+            parts = (question_mark + query, number_sign + fragment)
+            return path + "".join(_PARAMETERS.sub(_mask_parameter, part) for part in parts)
+    return url
 
 
 def _mask_parameter(match: re.Match[str]) -> str:

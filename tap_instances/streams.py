@@ -135,7 +135,7 @@ class ConnectionChangesStream(SnapshotStream):
 
     def commit(self, source: Source, instances: Collection[str]) -> None:
         """Remember which instances a business listed, and when."""
-        self.bookmarks.put(source.business_id, replication_key_value=source.observed_at, seen=sorted(instances))
+        self.bookmarks.put(source.business_id, replication_key_value=source.observed_at, seen=list(instances))
 
 
 class ObservationsStream(SnapshotStream):

@@ -134,7 +134,8 @@ class RecordWriter:
         head = encode({"type": "RECORD", "stream": alias, "record": 0})[:-2]
         tail = b',"version":%d' % self.version if self.version else b""
         tail += b',"time_extracted":' + encode(observed_at) + b"}\n"
-        cast("LineWriter", self._tap.message_writer).write(head + (tail + head).join(rows) + tail)
+        lines = b"".join((head, (tail + head).join(rows), tail))
+        cast("LineWriter", self._tap.message_writer).write(lines)
 
     def flush(self) -> None:
         """Write the rows that wait for a BATCH: as mapped and selected (the SDK would write them as they came)."""
