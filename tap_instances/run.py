@@ -17,7 +17,7 @@ from tap_instances.columns import load_schema
 from tap_instances.memory import Partition, read_bookmarks
 from tap_instances.records import Reader, Source
 from tap_instances.sdk.writer import PAGE, SyncError
-from tap_instances.streams import STREAMS
+from tap_instances.streams import STREAMS, Listing
 from tap_instances.values import encode
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tap_instances.memory import Memory
     from tap_instances.records import Instance
     from tap_instances.responses import Snapshot
-    from tap_instances.streams import ConnectionChangesStream, ObservationsStream, RememberingStream
+    from tap_instances.streams import RememberingStream, SnapshotStream
     from tap_instances.tap import TapInstances
 
 STATE_INTERVAL: Final = 10.0  # seconds between two STATE messages, at least
@@ -50,7 +50,7 @@ class Run:
         self.streams: list[Any] = sorted(tap.streams.values(), key=lambda stream: STREAMS.index(type(stream)))
         self.business, self.instances, self.webhooks, webhook_events, *histories = self.streams
         self.remembering: list[RememberingStream] = [s for s in (self.webhooks, webhook_events) if s.selected]
-        self.histories: list[ConnectionChangesStream | ObservationsStream] = [s for s in histories if s.selected]
+        self.stateful: list[SnapshotStream] = [*self.remembering, *(s for s in histories if s.selected)]
         limit = self.business.ABORT_AT_RECORD_COUNT
         self.testing = limit == 1  # --test: no STATE. The SDK's test suite has a higher limit, and wants one.
         self.activate = tap.config["emit_activate_version_messages"] and limit is None
@@ -132,7 +132,7 @@ class Run:
         """Write what is below a business; return how many webhooks it has."""
         for stream in self.remembering:
             stream.memory.begin(source.business_id)
-        partitions = [stream.bookmarks.get(source.business_id) for stream in (*self.remembering, *self.histories)]
+        partitions = [stream.bookmarks.get(source.business_id) for stream in self.stateful]
         if not items and any(getattr(partition, "seen", None) for partition in partitions):
             logger.warning("business %s: nothing is connected now; the last sync saw some", source.business_id)
         read, faults = self.reader.read_instance, len(self.findings.faults)
@@ -148,19 +148,12 @@ class Run:
         for fault in self.findings.faults[faults:]:
             logger.error("business %s: not emitted: %s", source.business_id, fault)
         if len(self.findings.faults) == faults:  # else nothing is concluded from what is missing in the list
-            self.finish(source, listed, webhooks)
+            listing = Listing(*source, listed, webhooks)
+            for stateful in self.stateful:
+                stateful.finish(listing)
+            for stateful in self.stateful:  # not before every one was written: the last one may fail
+                stateful.commit(listing)
         return webhooks
-
-    def finish(self, source: Source, listed: dict[str, None], webhooks: int) -> None:
-        """Write what a whole list tells: what is gone, what changed; then remember the business."""
-        for remembering in self.remembering:
-            remembering.finish(source)
-        for history in self.histories:
-            history.finish(source, listed, webhooks)
-        for remembering in self.remembering:  # not before every stream was written: the last one may fail
-            remembering.memory.commit(source.business_id, source.observed_at)
-        for history in self.histories:
-            history.commit(source, listed)
 
     def sync_page(self, page: list[Instance], source: Source) -> None:
         """Write a page of instances, then their children."""

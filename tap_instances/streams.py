@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from typing_extensions import override
 from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
@@ -19,8 +19,18 @@ from tap_instances.values import encode
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+    from datetime import datetime
 
     from tap_instances.records import Instance, Row, Source
+
+
+class Listing(NamedTuple):
+    """What a business lists: the ids of its instances, and how many webhooks."""
+
+    business_id: str
+    observed_at: datetime
+    instances: Collection[str]
+    webhooks: int
 
 
 class SnapshotStream(SDKStream):
@@ -33,6 +43,12 @@ class SnapshotStream(SDKStream):
         self.writer = RecordWriter(self, activate=activate)
         if self.bookmark_type:
             self.bookmarks = Partitions(bookmarks, self.name, self.bookmark_type, self.replication_key or "")
+
+    def finish(self, listing: Listing) -> None:
+        """Write what only a whole list tells."""
+
+    def commit(self, listing: Listing) -> None:
+        """Remember a business of which every row was written."""
 
 
 class BusinessesStream(SnapshotStream):
@@ -80,15 +96,20 @@ class RememberingStream(SnapshotStream):
         memory.latest = max(filter(None, [memory.latest, *(row.updated_at for row in out)]), default=None)
         self.writer.write([row.json for row in out], source.observed_at)
 
-    def finish(self, source: Source) -> None:
+    @override
+    def finish(self, listing: Listing) -> None:
         """Write a row for each that is gone: its ids, ``deleted_at``, and nulls."""
         for instance_id, webhook_id in self.memory.gone():
             row: dict[str, Any] = dict.fromkeys(column_names(self.name, include_secrets=True))
-            row.update(instance_id=instance_id, webhook_id=webhook_id, deleted_at=source.observed_at)
+            row.update(instance_id=instance_id, webhook_id=webhook_id, deleted_at=listing.observed_at)
             if self.writer.passes(encoded := encode(row)):
-                self.writer.write([encoded], source.observed_at)
+                self.writer.write([encoded], listing.observed_at)
             else:
                 self.memory.keep_gone(instance_id, webhook_id)
+
+    @override
+    def commit(self, listing: Listing) -> None:
+        self.memory.commit(listing.business_id, listing.observed_at)
 
 
 class WebhooksStream(RememberingStream):
@@ -119,23 +140,22 @@ class ConnectionChangesStream(SnapshotStream):
     parent_stream_type = BusinessesStream
     bookmark_type = ListPartition
 
-    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:  # noqa: ARG002
-        """Write the rows of a business that was read whole, and that lists these instances."""
-        partition = self.bookmarks.get(source.business_id)
+    @override
+    def finish(self, listing: Listing) -> None:
+        business_id, observed_at, instances, _webhooks = listing
+        partition = self.bookmarks.get(business_id)
         before = dict.fromkeys(partition.seen) if partition else {}
-        since = (partition and partition.replication_key_value) or source.observed_at
+        since = (partition and partition.replication_key_value) or observed_at
         row = row_type(self.name, include_secrets=False)
         for change_type, ids, others in (("connected", instances, before), ("disconnected", before, instances)):
-            rows = (
-                encode(row(source.business_id, instance_id, change_type, since, source.observed_at))
-                for instance_id in ids
-                if instance_id not in others
-            )
-            self.writer.write(rows, source.observed_at)
+            changed = (instance_id for instance_id in ids if instance_id not in others)
+            rows = (encode(row(business_id, instance_id, change_type, since, observed_at)) for instance_id in changed)
+            self.writer.write(rows, observed_at)
 
-    def commit(self, source: Source, instances: Collection[str]) -> None:
-        """Remember which instances a business listed, and when."""
-        self.bookmarks.put(source.business_id, replication_key_value=source.observed_at, seen=list(instances))
+    @override
+    def commit(self, listing: Listing) -> None:
+        seen = list(listing.instances)
+        self.bookmarks.put(listing.business_id, replication_key_value=listing.observed_at, seen=seen)
 
 
 class ObservationsStream(SnapshotStream):
@@ -147,17 +167,17 @@ class ObservationsStream(SnapshotStream):
     parent_stream_type = BusinessesStream
     bookmark_type = Partition
 
-    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
-        """Write the row of a business that was read whole."""
-        partition = self.bookmarks.get(source.business_id)
+    @override
+    def finish(self, listing: Listing) -> None:
+        business_id, observed_at, instances, webhooks = listing
+        partition = self.bookmarks.get(business_id)
         before = partition.replication_key_value if partition else None
         row = row_type(self.name, include_secrets=False)
-        values = (source.business_id, source.observed_at, before, len(instances), webhooks)
-        self.writer.write([encode(row(*values))], source.observed_at)
+        self.writer.write([encode(row(business_id, observed_at, before, len(instances), webhooks))], observed_at)
 
-    def commit(self, source: Source, instances: Collection[str]) -> None:  # noqa: ARG002
-        """Remember when a business was read."""
-        self.bookmarks.put(source.business_id, replication_key_value=source.observed_at)
+    @override
+    def commit(self, listing: Listing) -> None:
+        self.bookmarks.put(listing.business_id, replication_key_value=listing.observed_at)
 
 
 STREAMS: Final[tuple[type[SnapshotStream], ...]] = (  # parents first
