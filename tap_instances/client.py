@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import deque
-from datetime import datetime, timezone
+from contextlib import suppress
 from http.cookiejar import DefaultCookiePolicy
 from itertools import islice
 from queue import SimpleQueue
@@ -24,10 +24,9 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from typing_extensions import override
 
-from tap_instances.failures import TryError, network_failure, origin
+from tap_instances.failures import SnapshotError, network_failure, origin
 from tap_instances.redact import scrub_logs
-from tap_instances.responses import MAX_RETRY_AFTER, Snapshot, read_connected, read_listed, unreadable_encoding
-from tap_instances.settings import secrets
+from tap_instances.responses import MAX_RETRY_AFTER, Snapshot, read_connected, read_listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from tap_instances.businesses import Business
 
     T = TypeVar("T")
-    Reader = Callable[[requests.Response, bytearray, datetime], T]
+    Reader = Callable[[requests.Response, bytearray], T]
 
 # The second is known from public clients of the API, not from its documentation.
 CONNECTED_PATH: Final = "/api/v2/business/{business_id}/instance/connected"
@@ -46,14 +45,6 @@ CHUNK: Final = 1 << 20  # bytes; of an error response no more are read than that
 logger = logging.getLogger("tap-instances")
 
 
-class SnapshotError(Exception):
-    """Why something could not be read, and what to do about it; ``transient`` if it can pass without a change."""
-
-    def __init__(self, message: str, *, transient: bool = False) -> None:
-        super().__init__(message)
-        self.transient = transient
-
-
 class _Session(requests.Session):
     """A session that sends the token and the configured headers to one scheme, host and port only."""
 
@@ -61,6 +52,7 @@ class _Session(requests.Session):
         super().__init__()
         self.configured = headers
         self.headers.update({"User-Agent": user_agent, "Accept": "application/json"} | dict(headers))
+        self.auth = lambda request: request  # else requests replaces a token by what a ~/.netrc says
         # requests reads REQUESTS_CA_BUNDLE (and prefers it to this), but never SSL_CERT_FILE.
         self.verify = os.environ.get("SSL_CERT_FILE") or True
         # Without cookies, which one business's would serve another, threads can share a session.
@@ -87,9 +79,8 @@ class Client:
         self.concurrency: int = config["concurrency"]
         self.request_timeout: int = config["request_timeout"]  # seconds without a byte
         self.max_retries: int = config["max_retries"]
-        headers = config.get("headers", {})
-        self._session = _Session(headers, config.get("user_agent", default_user_agent), self.concurrency)
-        self._secrets = secrets({"headers": headers})
+        user_agent: str = config.get("user_agent", default_user_agent)
+        self._session = _Session(config.get("headers", {}), user_agent, self.concurrency)
 
     # ------------------------------------------------------------------------------------------ what can be read
 
@@ -146,52 +137,42 @@ class Client:
             attempt += 1
             urls: list[str] = []  # of the responses, and of a request that got none
             try:
-                return self._try(path, token, read, urls)
-            except TryError as failure:
-                is_last = attempt > self.max_retries or failure.wait > MAX_RETRY_AFTER
-                if is_last or not failure.transient:
-                    line = failure.line(attempt, urls, {token, *self._secrets})
-                    return SnapshotError(line, transient=failure.transient)
+                return read(*self._request(path, token, urls))
+            except SnapshotError as failure:
+                if not failure.transient or attempt > self.max_retries or failure.wait > MAX_RETRY_AFTER:
+                    return failure.final(attempt, urls)
                 # `Retry-After: 0` or a past date: use our own backoff
                 wait = failure.wait or min(2.0 ** (attempt - 1), MAX_BACKOFF) * random.uniform(0.5, 1)  # noqa: S311
                 logger.warning("%s: %s; try %d of %d in %.1f s", subject, failure, attempt + 1,
                                self.max_retries + 1, wait)  # fmt: skip
             time.sleep(wait)
 
-    def _try(self, path: str, token: str, read: Reader[T], urls: list[str]) -> T:
-        """Send the request once, and note the URLs to which it leads; raise a TryError without a good response."""
-
-        def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
-            request.headers["Authorization"] = f"Bearer {token}"
-            return request
-
+    def _request(self, path: str, token: str, urls: list[str]) -> tuple[requests.Response, bytearray]:
+        """Send the request once, and note the URLs to which it leads; return the response and its body."""
         try:
             with self._session.get(
                 self.api_url + path,
-                auth=authorize,  # a header would be replaced by what a ~/.netrc says
+                headers={"Authorization": f"Bearer {token}"},
                 hooks={"response": lambda response, **_: urls.append(response.url)},
                 stream=True,
                 timeout=self.request_timeout,
             ) as response:
-                body = _read(response)
+                return response, _read(response)
         # ValueError and TypeError: requests and urllib3 raise them for some invalid URLs.
         except (urllib3.exceptions.HTTPError, OSError, ValueError, TypeError) as error:
             failure = network_failure(error, self.request_timeout, self.api_url, responded=bool(urls))
             if request := getattr(error, "request", None):
                 urls.append(request.url)
             raise failure from error
-        return read(response, body, datetime.now(timezone.utc))
 
 
 def _read(response: requests.Response) -> bytearray:
     """Return the decoded body, held once (``response.content`` would hold it twice for a moment)."""
     body = bytearray()
-    try:
-        for chunk in response.raw.stream(CHUNK, decode_content=not unreadable_encoding(response)):
+    if response.ok:
+        for chunk in response.raw.stream(CHUNK, decode_content=True):
             body += chunk
-            if not response.ok and len(body) >= CHUNK:
-                break
-    except (urllib3.exceptions.HTTPError, OSError):
-        if response.ok:
-            raise  # of an error response the status is enough
+    else:  # the status is enough
+        with suppress(urllib3.exceptions.HTTPError, OSError):
+            body += response.raw.read(CHUNK, decode_content=True)
     return body
