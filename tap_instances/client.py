@@ -48,17 +48,18 @@ logger = logging.getLogger("tap-instances")
 class _Session(requests.Session):
     """A session that sends the token and the configured headers to one scheme, host and port only."""
 
-    def __init__(self, headers: Mapping[str, str], user_agent: str, connections: int) -> None:
+    def __init__(self, config: Mapping[str, Any], default_user_agent: str) -> None:
         super().__init__()
-        self.configured = headers
-        self.headers.update({"User-Agent": user_agent, "Accept": "application/json"} | dict(headers))
+        self.configured: dict[str, str] = config.get("headers", {})
+        user_agent = config.get("user_agent", default_user_agent)
+        self.headers.update({"User-Agent": user_agent, "Accept": "application/json"} | self.configured)
         self.auth = lambda request: request  # else requests replaces a token by what a ~/.netrc says
         # requests reads REQUESTS_CA_BUNDLE (and prefers it to this), but never SSL_CERT_FILE.
         self.verify = os.environ.get("SSL_CERT_FILE") or True
         # Without cookies, which one business's would serve another, threads can share a session.
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         for scheme in ("http://", "https://"):
-            self.mount(scheme, HTTPAdapter(pool_maxsize=connections))
+            self.mount(scheme, HTTPAdapter(pool_maxsize=config["concurrency"]))
 
     @override
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
@@ -79,10 +80,7 @@ class Client:
         self.concurrency: int = config["concurrency"]
         self.request_timeout: int = config["request_timeout"]  # seconds without a byte
         self.max_retries: int = config["max_retries"]
-        user_agent: str = config.get("user_agent", default_user_agent)
-        self._session = _Session(config.get("headers", {}), user_agent, self.concurrency)
-
-    # ------------------------------------------------------------------------------------------ what can be read
+        self._session = _Session(config, default_user_agent)
 
     def snapshots(self, businesses: Sequence[Business]) -> Generator[Snapshot | SnapshotError, None, None]:
         """Yield each business's outcome in the given order, while the next ones are being fetched.
@@ -99,9 +97,8 @@ class Client:
             del outcome  # its body
 
     def _start(self, business: Business) -> SimpleQueue[Snapshot | SnapshotError]:
-        """Fetch a business in a thread of its own; return where its outcome will be put."""
+        """Fetch a business in a thread of its own, which never holds up an exit; return where its outcome will be."""
         outcome: SimpleQueue[Snapshot | SnapshotError] = SimpleQueue()
-        # A daemon never holds up an exit.
         threading.Thread(target=lambda: outcome.put(self.fetch(business)), name="fetch", daemon=True).start()
         return outcome
 
@@ -127,8 +124,6 @@ class Client:
             raise listed
         scrub_logs({item["businessToken"] for item in listed if isinstance(item.get("businessToken"), str)})
         return listed
-
-    # ----------------------------------------------------------------------------------------------- one request
 
     def _get(self, path: str, token: str, read: Reader[T], subject: str) -> T | SnapshotError:
         """Return what ``read`` makes of the response, or why there is none, after up to ``max_retries`` retries."""

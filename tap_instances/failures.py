@@ -63,16 +63,17 @@ class SnapshotError(Exception):
         line = f"{self} ({tries} {'try' if tries == 1 else 'tries'})" if self.transient else str(self)
         line += f": {self.advice}"
         if urls and (target := origin(urls[-1])) != origin(urls[0]):
-            line += " (redirected to {}://{}:{}, which does not get the token: set api_url)".format(*target)
+            line += f" (redirected to {target}, which does not get the token: set api_url)"
         if message := scrub(self.message):  # before it is cut: half a token is half a secret
             line += f". The API says: {message[:MAX_MESSAGE]}{' …' if len(message) > MAX_MESSAGE else ''}"
         return SnapshotError(scrub(line), transient=self.transient)
 
 
-def origin(url: str | None) -> tuple[str, str | None, int | None]:
-    """Return a URL's scheme, host and port."""
+def origin(url: str | None) -> str:
+    """Return a URL's scheme, host and port, as a URL."""
     parts = urlsplit(url or "")
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return f"{parts.scheme}://{parts.hostname}:{port}"
 
 
 def network_failure(error: Exception, timeout: int, api_url: str, *, responded: bool) -> SnapshotError:

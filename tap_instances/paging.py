@@ -11,14 +11,12 @@ WORDS: Final = re.compile(
     r"(next|has|more|is|last|page|pages|pageinfo|paging|pagination|meta|metadata|links|cursor|token|url|link|offset"
     r"|total|num|number|count|records|items|elements|limit|size|per|[-_])+"
 )
-# The parameters of a Link header, quoted or not. (requests' parser ends at a title with "=" in it.)
-PARAMETER: Final = re.compile(r"""[;,]\s*([^\s=;,<"']+)\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^\s;,]*)""")
+REL_NEXT: Final = re.compile(r"""\brel\s*=\s*["']?[^"',;]*\bnext\b""")  # in a Link header
 
 
 def links_to_next(header: str) -> bool:
     """Return whether a ``Link`` header has a link with the relation ``next``."""
-    parameters = PARAMETER.findall(re.sub(r"<[^>]*>", "", header.lower()))
-    return any(name == "rel" and "next" in value.strip("\"'").split() for name, value in parameters)
+    return bool(REL_NEXT.search(re.sub(r"<[^>]*>", "", header.lower())))
 
 
 def next_page_key(top: dict[str, Any], path: str = "") -> str:

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import mktime_tz, parsedate_tz
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -48,26 +47,19 @@ LIST_ADVICE: Final = {
     407: ADVICE[407],
 }
 # What servers say to plain HTTP on a TLS port: nginx, Apache, Go (Caddy, Traefik), Tomcat.
-WANTS_TLS: Final = re.compile(
-    rb"HTTP request (was sent )?to (an )?HTTPS|SSL-enabled server port|host and port requires TLS"
-)
+WANTS_TLS: Final = re.compile(rb"HTTP request .{0,20}HTTPS|SSL-enabled server port|host and port requires TLS")
 MESSAGE_KEYS: Final = ("message", "messages", "errors", "detail", "response", "title", "error")
 
 
 @dataclass(slots=True)
 class Snapshot:
-    """One complete response.
+    """One complete response."""
 
-    ``body`` is the top-level object without ``Instances``; ``instances`` are the list's items, each as raw JSON;
-    ``observed_at`` (UTC) is when the response was complete; ``not_utf8`` if bytes were replaced by U+FFFD; ``seconds``
-    is how long it took, retries and waits included.
-    """
-
-    body: dict[str, Any]
-    instances: Sequence[Raw]
-    observed_at: datetime
-    not_utf8: bool = False
-    seconds: float = 0.0
+    body: dict[str, Any]  # the top-level object without ``Instances``
+    instances: Sequence[Raw]  # the list's items
+    observed_at: datetime  # in UTC: when the response was complete
+    not_utf8: bool = False  # bytes were replaced by U+FFFD
+    seconds: float = 0.0  # how long it took, retries and waits included
 
 
 def read_connected(response: requests.Response, body: bytearray) -> Snapshot:
@@ -152,9 +144,9 @@ def _not_whole(how: str) -> SnapshotError:
 def _check(response: requests.Response, body: bytearray, advice: Mapping[int, str]) -> None:
     """Raise a :class:`SnapshotError` unless this is a successful response with a whole list."""
     status = response.status_code
-    if status == HTTPStatus.PARTIAL_CONTENT:
+    if status == http.client.PARTIAL_CONTENT:
         raise _not_whole("its status is 206 Partial Content")
-    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+    if http.client.OK <= status < http.client.MULTIPLE_CHOICES:
         if links_to_next(response.headers.get("Link", "")):
             raise _not_whole("its Link header names a next page")
         return
@@ -202,7 +194,9 @@ def _said(value: Any) -> str:  # noqa: ANN401
     """Return the first of the usual keys that says something, as one line."""
     if isinstance(value, list):
         return "; ".join(filter(None, map(_said, value)))
-    for key in MESSAGE_KEYS if isinstance(value, dict) else ():
+    if not isinstance(value, dict):
+        return ""
+    for key in MESSAGE_KEYS:
         part = value.get(key)
         text = _said(part) if key == "response" and isinstance(part, dict) else _words(part, "; ")
         if line := one_line(text):
