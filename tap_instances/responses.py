@@ -99,9 +99,9 @@ def _parse(response: requests.Response, body: bytearray) -> tuple[Any, list[Raw]
     except RecursionError as error:
         raise SnapshotError("the response is nested deeper than some 1,000 levels", OPERATOR) from error
     except ValueError as error:
-        encoding = response.headers.get("Content-Encoding", "identity").lower()
-        if encoding not in {"identity", *HTTPResponse.CONTENT_DECODERS}:
-            reason = f"the response has Content-Encoding {one_line(encoding)[:40]}, which is not supported"
+        codings = {coding.strip().lower() for coding in response.headers.get("Content-Encoding", "").split(",")}
+        if unknown := codings - {"", "identity", *HTTPResponse.CONTENT_DECODERS}:
+            reason = f"the response has Content-Encoding {one_line(unknown.pop())[:40]}, which is not supported"
             advice = "let the server, or the proxy in front of it, send gzip or no encoding: the tap asks for that"
             raise SnapshotError(reason, advice) from error
         if _is_page(body):
