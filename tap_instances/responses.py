@@ -72,7 +72,7 @@ def read_connected(response: requests.Response, body: bytearray) -> Snapshot:
     if instances is None:
         what = json_type(top["Instances"]) if "Instances" in top else "missing"
         reason = f"Instances is {what} in the response, which is not taken for 'nothing is connected'"
-        raise SnapshotError(reason, CHECK_URL, _message(body))
+        raise SnapshotError(reason, CHECK_URL, _said(top))
     if key := next_page_key(top):
         raise _not_whole(f"its {key} tells of more pages")
     return Snapshot(top, instances, observed_at, not_utf8)
@@ -86,7 +86,7 @@ def read_listed(response: requests.Response, body: bytearray) -> list[dict[str, 
         return value
     what = "an array of other things" if isinstance(value, list) else json_type(value)
     reason = f"the response is {what}, not an array of businesses"
-    raise SnapshotError(reason, "check api_url, or use businesses instead of admin_token", _message(body))
+    raise SnapshotError(reason, "check api_url, or use businesses instead of admin_token", _said(value))
 
 
 def _parse(response: requests.Response, body: bytearray) -> tuple[Any, list[Raw] | None, bool]:
@@ -181,7 +181,7 @@ def _retry_after(value: str) -> float:
 
 
 def _message(body: bytearray) -> str:
-    """Return the API's own message in a body, as one line: what its JSON says, or a line of plain text."""
+    """Return the API's own message in an error response, as one line."""
     try:
         value = parse_json(body)
         return one_line(value) if isinstance(value, str) else _said(value)
@@ -191,16 +191,17 @@ def _message(body: bytearray) -> str:
 
 
 def _said(value: Any) -> str:  # noqa: ANN401
-    """Return the first of the usual keys that says something, as one line."""
+    """Return the message in an API's JSON body, as one line: the first of the usual keys that says something."""
     if isinstance(value, list):
         return "; ".join(filter(None, map(_said, value)))
     if not isinstance(value, dict):
         return ""
-    for key in MESSAGE_KEYS:
-        part = value.get(key)
-        text = _said(part) if key == "response" and isinstance(part, dict) else _words(part, "; ")
-        if line := one_line(text):
-            return line
+    with suppress(RecursionError):
+        for key in MESSAGE_KEYS:
+            part = value.get(key)
+            text = _said(part) if key == "response" and isinstance(part, dict) else _words(part, "; ")
+            if line := one_line(text):
+                return line
     return ""
 
 
