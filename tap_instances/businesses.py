@@ -31,46 +31,35 @@ def find_businesses(named: Mapping[str, str | None], listed: Sequence[Mapping[st
 
     A missing token is the one in the list. The order is that of ``named``, or of the list.
     """
+    live = _read([item for item in listed if item.get("deletedAt") is None])
     if not named:
-        listed = [item for item in listed if item.get("deletedAt") is None]
-    items: dict[str, list[Mapping[str, Any]]] = {}
-    for number, item in enumerate(listed, 1):
-        items.setdefault(_name(item, number), []).append(item)
-    return [
-        Business(business_id, token) if token else _from_list(business_id, items.get(business_id, []))
-        for business_id, token in (named or dict.fromkeys(items)).items()
-    ]
+        return list(live.values())
+    known = _read([item for item in listed if item.get("deletedAt") is not None]) | live
+    known |= {business_id: Business(business_id, token) for business_id, token in named.items() if token}
+    not_listed = "the server does not list it: check its business_id, or set its auth_token"
+    return [known.get(business_id) or Business(business_id, "", not_listed) for business_id in named]
 
 
-def _name(item: Mapping[str, Any], number: int) -> str:
-    """Return a listed business's id; if it is not valid, what can stand for it in a line."""
-    business_id = item.get("businessId")
-    if _is_valid(business_id, BUSINESS_ID):
-        return str(business_id)
-    return ascii(business_id)[1:-1][:MAX_NAME] if business_id and isinstance(business_id, str) else f"number {number}"
+def _read(items: Sequence[Mapping[str, Any]]) -> dict[str, Business]:
+    """Return id -> the business with its token, or with the problem that keeps it from being read."""
+    businesses: dict[str, Business] = {}
+    for number, item in enumerate(items, 1):
+        business_id: Any = item.get("businessId")
+        token: Any = item.get("businessToken")
+        problem = ""
+        if not _is_valid(business_id, BUSINESS_ID):
+            problem = "its businessId in the server's list is not a valid id: ask the server's operator"
+            shown = ascii(business_id)[1:-1][:MAX_NAME] if isinstance(business_id, str) else ""
+            business_id = shown or f"number {number}"
+        elif business_id in businesses:
+            problem = "the server lists it more than once: set its auth_token"
+        elif token is None or token == "":
+            problem = "the server lists no token for it: set its auth_token"
+        elif not _is_valid(token, TOKEN):
+            problem = "its token in the server's list is not a valid one: set its auth_token"
+        businesses[business_id] = Business(business_id, "" if problem else token, problem)
+    return businesses
 
 
 def _is_valid(value: object, rule: str) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(rule, value))
-
-
-def _from_list(business_id: str, items: Sequence[Mapping[str, Any]]) -> Business:
-    """Return the business with its token in the list, or with the problem that keeps it from being read.
-
-    A deleted item counts only if there is no other.
-    """
-    live = [item for item in items if item.get("deletedAt") is None]
-    tokens = [item.get("businessToken") for item in live or items]
-    if not tokens:
-        problem = "the server does not list it: check its business_id, or set its auth_token"
-    elif not _is_valid(items[0].get("businessId"), BUSINESS_ID):
-        problem = "its businessId in the server's list is not a valid id: ask the server's operator"
-    elif len(tokens) > 1:
-        problem = "the server lists it more than once: set its auth_token"
-    elif tokens[0] is None or tokens[0] == "":
-        problem = "the server lists no token for it: set its auth_token"
-    elif not _is_valid(tokens[0], TOKEN):
-        problem = "its token in the server's list is not a valid one: set its auth_token"
-    else:
-        return Business(business_id, tokens[0])
-    return Business(business_id, "", problem)

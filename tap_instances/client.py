@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import deque
-from datetime import datetime, timezone
+from contextlib import suppress
 from http.cookiejar import DefaultCookiePolicy
 from itertools import islice
 from queue import SimpleQueue
@@ -24,10 +24,9 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from typing_extensions import override
 
-from tap_instances.failures import TryError, network_failure, origin
+from tap_instances.failures import SnapshotError, network_failure, origin
 from tap_instances.redact import scrub_logs
-from tap_instances.responses import MAX_RETRY_AFTER, Snapshot, read_connected, read_listed, unreadable_encoding
-from tap_instances.settings import secrets
+from tap_instances.responses import MAX_RETRY_AFTER, Snapshot, read_connected, read_listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from tap_instances.businesses import Business
 
     T = TypeVar("T")
-    Reader = Callable[[requests.Response, bytearray, datetime], T]
+    Reader = Callable[[requests.Response, bytearray], T]
 
 # The second is known from public clients of the API, not from its documentation.
 CONNECTED_PATH: Final = "/api/v2/business/{business_id}/instance/connected"
@@ -46,27 +45,21 @@ CHUNK: Final = 1 << 20  # bytes; of an error response no more are read than that
 logger = logging.getLogger("tap-instances")
 
 
-class SnapshotError(Exception):
-    """Why something could not be read, and what to do about it; ``transient`` if it can pass without a change."""
-
-    def __init__(self, message: str, *, transient: bool = False) -> None:
-        super().__init__(message)
-        self.transient = transient
-
-
 class _Session(requests.Session):
     """A session that sends the token and the configured headers to one scheme, host and port only."""
 
-    def __init__(self, headers: Mapping[str, str], user_agent: str, connections: int) -> None:
+    def __init__(self, config: Mapping[str, Any], default_user_agent: str) -> None:
         super().__init__()
-        self.configured = headers
-        self.headers.update({"User-Agent": user_agent, "Accept": "application/json"} | dict(headers))
+        self.configured: dict[str, str] = config.get("headers", {})
+        user_agent = config.get("user_agent", default_user_agent)
+        self.headers.update({"User-Agent": user_agent, "Accept": "application/json"} | self.configured)
+        self.auth = lambda request: request  # else requests replaces a token by what a ~/.netrc says
         # requests reads REQUESTS_CA_BUNDLE (and prefers it to this), but never SSL_CERT_FILE.
         self.verify = os.environ.get("SSL_CERT_FILE") or True
         # Without cookies, which one business's would serve another, threads can share a session.
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         for scheme in ("http://", "https://"):
-            self.mount(scheme, HTTPAdapter(pool_maxsize=connections))
+            self.mount(scheme, HTTPAdapter(pool_maxsize=config["concurrency"]))
 
     @override
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
@@ -87,11 +80,7 @@ class Client:
         self.concurrency: int = config["concurrency"]
         self.request_timeout: int = config["request_timeout"]  # seconds without a byte
         self.max_retries: int = config["max_retries"]
-        headers = config.get("headers", {})
-        self._session = _Session(headers, config.get("user_agent", default_user_agent), self.concurrency)
-        self._secrets = secrets({"headers": headers})
-
-    # ------------------------------------------------------------------------------------------ what can be read
+        self._session = _Session(config, default_user_agent)
 
     def snapshots(self, businesses: Sequence[Business]) -> Generator[Snapshot | SnapshotError, None, None]:
         """Yield each business's outcome in the given order, while the next ones are being fetched.
@@ -108,9 +97,8 @@ class Client:
             del outcome  # its body
 
     def _start(self, business: Business) -> SimpleQueue[Snapshot | SnapshotError]:
-        """Fetch a business in a thread of its own; return where its outcome will be put."""
+        """Fetch a business in a thread of its own, which never holds up an exit; return where its outcome will be."""
         outcome: SimpleQueue[Snapshot | SnapshotError] = SimpleQueue()
-        # A daemon never holds up an exit.
         threading.Thread(target=lambda: outcome.put(self.fetch(business)), name="fetch", daemon=True).start()
         return outcome
 
@@ -137,8 +125,6 @@ class Client:
         scrub_logs({item["businessToken"] for item in listed if isinstance(item.get("businessToken"), str)})
         return listed
 
-    # ----------------------------------------------------------------------------------------------- one request
-
     def _get(self, path: str, token: str, read: Reader[T], subject: str) -> T | SnapshotError:
         """Return what ``read`` makes of the response, or why there is none, after up to ``max_retries`` retries."""
         attempt = 0
@@ -146,52 +132,42 @@ class Client:
             attempt += 1
             urls: list[str] = []  # of the responses, and of a request that got none
             try:
-                return self._try(path, token, read, urls)
-            except TryError as failure:
-                is_last = attempt > self.max_retries or failure.wait > MAX_RETRY_AFTER
-                if is_last or not failure.transient:
-                    line = failure.line(attempt, urls, {token, *self._secrets})
-                    return SnapshotError(line, transient=failure.transient)
+                return read(*self._request(path, token, urls))
+            except SnapshotError as failure:
+                if not failure.transient or attempt > self.max_retries or failure.wait > MAX_RETRY_AFTER:
+                    return failure.final(attempt, urls)
                 # `Retry-After: 0` or a past date: use our own backoff
                 wait = failure.wait or min(2.0 ** (attempt - 1), MAX_BACKOFF) * random.uniform(0.5, 1)  # noqa: S311
                 logger.warning("%s: %s; try %d of %d in %.1f s", subject, failure, attempt + 1,
                                self.max_retries + 1, wait)  # fmt: skip
             time.sleep(wait)
 
-    def _try(self, path: str, token: str, read: Reader[T], urls: list[str]) -> T:
-        """Send the request once, and note the URLs to which it leads; raise a TryError without a good response."""
-
-        def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
-            request.headers["Authorization"] = f"Bearer {token}"
-            return request
-
+    def _request(self, path: str, token: str, urls: list[str]) -> tuple[requests.Response, bytearray]:
+        """Send the request once, and note the URLs to which it leads; return the response and its body."""
         try:
             with self._session.get(
                 self.api_url + path,
-                auth=authorize,  # a header would be replaced by what a ~/.netrc says
+                headers={"Authorization": f"Bearer {token}"},
                 hooks={"response": lambda response, **_: urls.append(response.url)},
                 stream=True,
                 timeout=self.request_timeout,
             ) as response:
-                body = _read(response)
+                return response, _read(response)
         # ValueError and TypeError: requests and urllib3 raise them for some invalid URLs.
         except (urllib3.exceptions.HTTPError, OSError, ValueError, TypeError) as error:
             failure = network_failure(error, self.request_timeout, self.api_url, responded=bool(urls))
             if request := getattr(error, "request", None):
                 urls.append(request.url)
             raise failure from error
-        return read(response, body, datetime.now(timezone.utc))
 
 
 def _read(response: requests.Response) -> bytearray:
     """Return the decoded body, held once (``response.content`` would hold it twice for a moment)."""
     body = bytearray()
-    try:
-        for chunk in response.raw.stream(CHUNK, decode_content=not unreadable_encoding(response)):
+    if response.ok:
+        for chunk in response.raw.stream(CHUNK, decode_content=True):
             body += chunk
-            if not response.ok and len(body) >= CHUNK:
-                break
-    except (urllib3.exceptions.HTTPError, OSError):
-        if response.ok:
-            raise  # of an error response the status is enough
+    else:  # the status is enough
+        with suppress(urllib3.exceptions.HTTPError, OSError):
+            body += response.raw.read(CHUNK, decode_content=True)
     return body

@@ -130,19 +130,13 @@ def _is_secret_parameter(quoted: str) -> bool:
 _hidden: set[str] = set()  # the spellings of this process's secrets
 
 
-def spellings(secrets: Iterable[str]) -> set[str]:
-    """Return the secrets in every way they may stand in a line: as they are, in a URL, in JSON."""
-    ways = [(secret, quote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1]) for secret in secrets if secret]
-    return set().union(*ways)
+def scrub(text: str) -> str:
+    """Hide secrets in a line for people: all known ones, JWTs, passwords and secret parameters in URLs.
 
-
-def scrub(text: str, secrets: Iterable[str] = ()) -> str:
-    """Hide secrets in a line for people: these and all known ones, JWTs, passwords and secret parameters in URLs.
-
-    ``secrets`` are :func:`spellings`. They are found in any case: a host name, for one, is written in lower case.
+    They are found in any case: a host name, for one, is written in lower case.
     """
     folded = text.lower()
-    found = {secret for secret in (*secrets, *_hidden) if secret.lower() in folded}  # much quicker than a pattern
+    found = {secret for secret in _hidden if secret.lower() in folded}  # much quicker than a pattern
     for secret in sorted(found, key=len, reverse=True):
         # A very short token may be a part of many words: hide it where it stands alone.
         pattern = re.escape(secret) if len(secret) >= 8 else rf"(?<![\w-]){re.escape(secret)}(?![\w-])"  # noqa: PLR2004
@@ -165,7 +159,8 @@ class ScrubbingFormatter(logging.Formatter):
 
 def scrub_logs(secrets: Iterable[str]) -> None:
     """Hide these secrets, and those of earlier calls, from now on: in :func:`scrub` and in the present log handlers."""
-    _hidden.update(spellings(secrets))
+    for secret in filter(None, secrets):  # as it is, in a URL, in JSON
+        _hidden.update((secret, quote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1]))
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", ())}
     # The last resort writes the warnings of a program whose loggers have no handler.

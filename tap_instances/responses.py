@@ -1,32 +1,31 @@
 """What a response means: a snapshot, a list of businesses, or a failure to act on.
 
 The outcome of :func:`read_connected` and :func:`read_listed` is a :class:`Snapshot`, the list's items, or a
-:class:`tap_instances.failures.TryError`; none of them holds a response, a header or a body.
+:class:`tap_instances.failures.SnapshotError`; none of them holds a response, a header or a body.
 """
 
 from __future__ import annotations
 
 import http.client
-import json
 import re
-from contextlib import contextmanager, suppress
+import time
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from email.utils import mktime_tz, parsedate_tz
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import urllib3
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
+from urllib3.response import HTTPResponse
 
-from tap_instances.failures import CHECK_URL, REACH, TryError, one_line
+from tap_instances.failures import CHECK_URL, REACH, SnapshotError, one_line
 from tap_instances.paging import links_to_next, next_page_key
 from tap_instances.redact import MASK, is_secret_name
 from tap_instances.values import decode, encode, json_type, parse_json, repair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Mapping, Sequence
 
     import requests
 
@@ -48,190 +47,159 @@ LIST_ADVICE: Final = {
     407: ADVICE[407],
 }
 # What servers say to plain HTTP on a TLS port: nginx, Apache, Go (Caddy, Traefik), Tomcat.
-WANTS_TLS: Final = re.compile(
-    rb"HTTP request (was sent )?to (an )?HTTPS|SSL-enabled server port|host and port requires TLS"
-)
+WANTS_TLS: Final = re.compile(rb"HTTP request .{0,20}HTTPS|SSL-enabled server port|host and port requires TLS")
 MESSAGE_KEYS: Final = ("message", "messages", "errors", "detail", "response", "title", "error")
 
 
 @dataclass(slots=True)
 class Snapshot:
-    """One complete response.
+    """One complete response."""
 
-    ``body`` is the top-level object without ``Instances``; ``instances`` are the list's items, each as raw JSON;
-    ``observed_at`` (UTC) is when the response was complete; ``not_utf8`` if bytes were replaced by U+FFFD; ``seconds``
-    is how long it took, retries and waits included.
-    """
-
-    body: dict[str, Any]
-    instances: Sequence[Raw]
-    observed_at: datetime
-    not_utf8: bool = False
-    seconds: float = 0.0
+    body: dict[str, Any]  # the top-level object without ``Instances``
+    instances: Sequence[Raw]  # the list's items
+    observed_at: datetime  # in UTC: when the response was complete
+    not_utf8: bool = False  # bytes were replaced by U+FFFD
+    seconds: float = 0.0  # how long it took, retries and waits included
 
 
-def read_connected(response: requests.Response, body: bytearray, observed_at: datetime) -> Snapshot:
-    """Return the snapshot in a response that was complete at that time (UTC), or raise a :class:`TryError`."""
-    _check(response, body, observed_at, ADVICE)
-    not_utf8 = False
-    with _parsing(response, body):
-        try:
-            top, instances = _split(body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            not_utf8 = not _is_unicode(body)
-            top, instances = _split(repair(body))
+def read_connected(response: requests.Response, body: bytearray) -> Snapshot:
+    """Return the snapshot in a response that is complete just now, or raise a :class:`SnapshotError`."""
+    observed_at = datetime.now(timezone.utc)
+    _check(response, body, ADVICE)
+    top, instances, not_utf8 = _parse(response, body)
     if not isinstance(top, dict):
-        raise TryError(f"the response is {json_type(top)}, not an object with Instances", CHECK_URL)
+        raise SnapshotError(f"the response is {json_type(top)}, not an object with Instances", CHECK_URL)
     if instances is None:
         what = json_type(top["Instances"]) if "Instances" in top else "missing"
         reason = f"Instances is {what} in the response, which is not taken for 'nothing is connected'"
-        raise TryError(reason, CHECK_URL, _message(top))
+        raise SnapshotError(reason, CHECK_URL, _said(top))
     if key := next_page_key(top):
         raise _not_whole(f"its {key} tells of more pages")
     return Snapshot(top, instances, observed_at, not_utf8)
 
 
-def read_listed(response: requests.Response, body: bytearray, observed_at: datetime) -> list[dict[str, Any]]:
-    """Return the items of the server's list of businesses, or raise a :class:`TryError`."""
-    _check(response, body, observed_at, LIST_ADVICE)
-    with _parsing(response, body):
-        value = parse_json(body)
+def read_listed(response: requests.Response, body: bytearray) -> list[dict[str, Any]]:
+    """Return the items of the server's list of businesses, or raise a :class:`SnapshotError`."""
+    _check(response, body, LIST_ADVICE)
+    value, _, _ = _parse(response, body)
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
         return value
     what = "an array of other things" if isinstance(value, list) else json_type(value)
     reason = f"the response is {what}, not an array of businesses"
-    raise TryError(reason, "check api_url, or use businesses instead of admin_token", _message(value))
+    raise SnapshotError(reason, "check api_url, or use businesses instead of admin_token", _said(value))
+
+
+def _parse(response: requests.Response, body: bytearray) -> tuple[Any, list[Raw] | None, bool]:
+    """Return what :func:`_split` does, and whether bytes were not UTF-8; raise a :class:`SnapshotError` if need be."""
+    try:
+        try:
+            return *_split(body), False
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return *_split(repair(body)), isinstance(error, UnicodeDecodeError)
+    except RecursionError as error:
+        raise SnapshotError("the response is nested deeper than some 1,000 levels", OPERATOR) from error
+    except ValueError as error:
+        codings = {coding.strip().lower() for coding in response.headers.get("Content-Encoding", "").split(",")}
+        if unknown := codings - {"", "identity", *HTTPResponse.CONTENT_DECODERS}:
+            reason = f"the response has Content-Encoding {one_line(unknown.pop())[:40]}, which is not supported"
+            advice = "let the server, or the proxy in front of it, send gzip or no encoding: the tap asks for that"
+            raise SnapshotError(reason, advice) from error
+        if _is_page(body):
+            raise SnapshotError("the response is a web page, not JSON", CHECK_URL, transient=True) from error
+        what = "not JSON" if body.strip() else "empty"
+        raise SnapshotError(f"the response is {what}", f"if it stays so, {OPERATOR}", transient=True) from error
 
 
 class _Documented(msgspec.Struct, forbid_unknown_fields=True):
     """A body with the keys of the documentation and no others: it is split in one pass."""
 
-    Instances: list[Raw] | UnsetType
-    businessId: Raw | UnsetType = UNSET  # noqa: N815
-    name: Raw | UnsetType = UNSET
+    Instances: list[Raw]
+    businessId: Raw = Raw(b"null")  # noqa: N815
+    name: Raw = Raw(b"null")
 
 
 def _split(body: bytes | bytearray) -> tuple[Any, list[Raw] | None]:
-    """Return a body's JSON value and the items of its ``Instances``, unparsed; ``None`` if that is not a list."""
-    rest: _Documented | dict[str, Raw]
-    listed: Any
+    """Return a body's JSON value without ``Instances``, and their items, unparsed; all of it if they are no list."""
+    rest: dict[str, Any]
     try:
-        rest = msgspec.json.decode(body, type=_Documented)
-        listed, rest.Instances = rest.Instances, UNSET
+        rest = msgspec.structs.asdict(msgspec.json.decode(body, type=_Documented))
+        instances = rest.pop("Instances")
     except msgspec.ValidationError:
         try:
             rest = msgspec.json.decode(body, type=dict[str, Raw])
-        except msgspec.ValidationError:
+            instances = msgspec.json.decode(rest.pop("Instances"), type=list[Raw])
+        except (msgspec.ValidationError, KeyError):
             return decode(body), None
-        listed = rest.pop("Instances", None)
-        if listed and bytes(memoryview(listed)[:1]) == b"[":
-            listed = msgspec.json.decode(listed, type=list[Raw])
     encoded = encode(rest)
-    top = decode(repair(encoded) if b"\\u0000" in encoded else encoded)
-    if isinstance(listed, Raw):
-        top["Instances"] = decode(listed)
-    return top, listed if isinstance(listed, list) else None
+    return decode(repair(encoded) if b"\\u0000" in encoded else encoded), instances
 
 
-def _is_unicode(body: bytearray) -> bool:
-    """Return whether the body's bytes are valid UTF-8 (or the UTF-16 or UTF-32 that they look like)."""
-    try:
-        body.decode(json.detect_encoding(body))
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _not_whole(how: str) -> TryError:
-    return TryError(f"the list in the response is not whole: {how}", f"{OPERATOR}: it must come in one response")
-
-
-def unreadable_encoding(response: requests.Response) -> str:
-    """Return the response's content codings that cannot be decoded here, ``br`` for example; usually none."""
-    codings = {coding.strip().lower() for coding in response.headers.get("Content-Encoding", "").split(",")}
-    known = {"", "identity", *urllib3.response.BaseHTTPResponse.CONTENT_DECODERS}
-    return one_line(", ".join(sorted(codings - known)))[:40]
+def _not_whole(how: str) -> SnapshotError:
+    return SnapshotError(f"the list in the response is not whole: {how}", f"{OPERATOR}: it must come in one response")
 
 
 # ------------------------------------------------------------------------------------------------- what went wrong
 
 
-def _check(response: requests.Response, body: bytearray, observed_at: datetime, advice: Mapping[int, str]) -> None:
-    """Raise a :class:`TryError` unless this is a successful response with a whole list."""
+def _check(response: requests.Response, body: bytearray, advice: Mapping[int, str]) -> None:
+    """Raise a :class:`SnapshotError` unless this is a successful response with a whole list."""
     status = response.status_code
-    if status == HTTPStatus.PARTIAL_CONTENT:
+    if status == http.client.PARTIAL_CONTENT:
         raise _not_whole("its status is 206 Partial Content")
-    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+    if http.client.OK <= status < http.client.MULTIPLE_CHOICES:
         if links_to_next(response.headers.get("Link", "")):
             raise _not_whole("its Link header names a next page")
         return
     reason = f"{status} {http.client.responses.get(status, '(no standard status)')}"
-    message = _error_message(body)
+    message = _message(body)
     if status in TRANSIENT:
-        wait = _retry_after(response.headers.get("Retry-After", "").strip(), observed_at)
+        wait = _retry_after(response.headers.get("Retry-After", "").strip())
         action = f"the server asks to wait {wait:.0f} s, run again after that" if wait > MAX_RETRY_AFTER else REACH
-        raise TryError(reason, action, message, transient=True, wait=wait)
+        raise SnapshotError(reason, action, message, transient=True, wait=wait)
     if WANTS_TLS.search(body):
-        raise TryError(reason, "change http to https in api_url", message)
+        raise SnapshotError(reason, "change http to https in api_url", message)
     action = advice.get(status, CHECK_URL)
     if _is_page(body):
         action = f"{action if status in {401, 403, 407} else CHECK_URL} (a web page answered)"
         if status in {401, 403}:
             action += ": a gateway or proxy may have refused the request, not CodeChat"
-    raise TryError(reason, action, message)
-
-
-@contextmanager
-def _parsing(response: requests.Response, body: bytearray) -> Iterator[None]:
-    """Translate what JSON parsers raise into a :class:`TryError`."""
-    try:
-        yield
-    except RecursionError as error:
-        raise TryError("the response is nested deeper than some 1,000 levels", OPERATOR) from error
-    except ValueError as error:
-        if encoding := unreadable_encoding(response):
-            advice = "let the server, or the proxy in front of it, send gzip or no encoding: the tap asks for that"
-            raise TryError(f"the response has Content-Encoding {encoding}, which is not supported", advice) from error
-        if _is_page(body):
-            raise TryError("the response is a web page, not JSON", CHECK_URL, transient=True) from error
-        what = "not JSON" if body.strip() else "empty"
-        raise TryError(f"the response is {what}", f"if it stays so, {OPERATOR}", transient=True) from error
+    raise SnapshotError(reason, action, message)
 
 
 def _is_page(body: bytearray) -> bool:
     return body[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
 
 
-def _retry_after(value: str, now: datetime) -> float:
+def _retry_after(value: str) -> float:
     """Return the seconds that ``Retry-After`` names, as a number or as a date; 0 if it cannot be read."""
     if value.isdecimal():
         return float(value)
     with suppress(ValueError, OverflowError):
         if date := parsedate_tz(value):  # without a zone (as asctime writes it) it is UTC
-            return max(0.0, mktime_tz(date) - now.timestamp())
+            return max(0.0, mktime_tz(date) - time.time())
     return 0.0
 
 
-def _error_message(body: bytearray) -> str:
+def _message(body: bytearray) -> str:
     """Return the API's own message in an error response, as one line."""
     try:
         value = parse_json(body)
+        return one_line(value) if isinstance(value, str) else _said(value)
     except (ValueError, RecursionError):
         text = body.decode("utf-8", "replace").strip()
         return text if text.isprintable() and not text.startswith(("<", "{", "[")) else ""
-    return one_line(value) if isinstance(value, str) else _message(value)
 
 
-def _message(value: Any) -> str:  # noqa: ANN401
+def _said(value: Any) -> str:  # noqa: ANN401
     """Return the message in an API's JSON body, as one line: the first of the usual keys that says something."""
     if isinstance(value, list):
-        return "; ".join(filter(None, map(_message, value)))
+        return "; ".join(filter(None, map(_said, value)))
     if not isinstance(value, dict):
         return ""
     with suppress(RecursionError):
         for key in MESSAGE_KEYS:
             part = value.get(key)
-            text = _message(part) if key == "response" and isinstance(part, dict) else _words(part, "; ")
+            text = _said(part) if key == "response" and isinstance(part, dict) else _words(part, "; ")
             if line := one_line(text):
                 return line
     return ""

@@ -12,8 +12,8 @@ from singer_sdk.singerlib.messages import StateMessage
 from xxhash import xxh3_64_intdigest
 
 from tap_instances import settings
-from tap_instances.client import SnapshotError
 from tap_instances.columns import load_schema
+from tap_instances.failures import SnapshotError
 from tap_instances.memory import Partition, read_bookmarks
 from tap_instances.records import Reader, Source
 from tap_instances.sdk.writer import PAGE, SyncError

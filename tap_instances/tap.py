@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from tap_instances import settings
 from tap_instances.businesses import find_businesses
-from tap_instances.client import Client, SnapshotError
+from tap_instances.client import Client
+from tap_instances.failures import SnapshotError
 from tap_instances.run import Run
 from tap_instances.sdk.tap import SDKTap
 from tap_instances.streams import STREAMS, SnapshotStream

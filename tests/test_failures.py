@@ -188,7 +188,6 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault("200 only NaN", (answer(200, b"NaN"),), RETRIED, ("the response is not JSON", AGAIN)),
     Fault("204", (answer(204, b""),), RETRIED, ("the response is empty", AGAIN)),
     Fault("unknown encoding", (answer(200, b"\x8b\x05\x80", Content_Encoding="br"),), 1, ("Content-Encoding br",)),
-    Fault("encoded twice", (answer(200, SQUEEZED, Content_Encoding="gzip, zz"),), 1, ("Content-Encoding zz",)),
     Fault("said to be encoded", (answer(200, GOOD, Content_Encoding="utf-8"),), 1),
     *(partial(*part) for part in PARTS),
     Fault("a broken header", (raw(head(**{"Content-Length": len(GOOD)})[:-2] + b"no colon\r\n\r\n" + GOOD),), 1),

@@ -27,9 +27,9 @@ from jsonschema import Draft202012Validator
 from typing_extensions import override
 
 from tap_instances import run
-from tap_instances.client import Client, SnapshotError
+from tap_instances.client import Client
 from tap_instances.columns import api_columns
-from tap_instances.failures import TryError
+from tap_instances.failures import SnapshotError
 from tap_instances.redact import is_secret_name
 from tests.kit.faults import BUSINESS, GOOD, TOKEN, FaultServer, answer, head, leave_surroundings, raw, trickle
 from tests.kit.faults import settings as tap_settings
@@ -352,8 +352,8 @@ def run_on(raw_body: bytes, *, state: dict[str, Any] | None = None, include_secr
     def fetch(_: Client, __: Business) -> Snapshot | SnapshotError:
         try:
             return read_body(raw_body, datetime.now(timezone.utc))
-        except TryError as failure:
-            return SnapshotError(failure.line(1, [], [TOKEN]))
+        except SnapshotError as failure:
+            return failure.final(1, [])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Client, "fetch", fetch)

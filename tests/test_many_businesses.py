@@ -13,7 +13,8 @@ from demo.codechat import CodeChat, World
 from tap_instances import client
 from tap_instances import run as runs
 from tap_instances.businesses import Business
-from tap_instances.client import Client, SnapshotError
+from tap_instances.client import Client
+from tap_instances.failures import SnapshotError
 from tap_instances.responses import Snapshot, read_connected
 from tap_instances.sdk.writer import LineWriter
 from tests.kit.checked import STREAMS
@@ -22,7 +23,6 @@ from tests.kit.support import Run, run_cli, sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
     from pathlib import Path
 
     import requests
@@ -308,10 +308,10 @@ def test_one_without_a_key_leaves_the_others_whole() -> None:
 
 
 def test_a_bug_in_one_is_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(response: requests.Response, body: bytearray, observed_at: datetime) -> Snapshot:
+    def broken(response: requests.Response, body: bytearray) -> Snapshot:
         if "b-1" in response.url:
             raise ZeroDivisionError
-        return read_connected(response, body, observed_at)
+        return read_connected(response, body)
 
     monkeypatch.setattr(client, "read_connected", broken)
     with FaultServer(businesses=scripts(names(3))) as server:

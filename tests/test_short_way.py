@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pytest
 
     from tap_instances.businesses import Business
-    from tap_instances.client import SnapshotError
+    from tap_instances.failures import SnapshotError
     from tap_instances.responses import Snapshot
 
 

@@ -313,7 +313,7 @@ def replay(story: Story) -> tuple[Story, str]:
     businesses = {each: Business(each, f"not-a-real-token-{each}", {}) for each in BUSINESSES}
     runs: list[Run] = []
     reads: list[Read] = []
-    with CodeChat(World([*businesses.values()])) as server, mock.patch("tap_instances.client.datetime") as clock:
+    with CodeChat(World([*businesses.values()])) as server, mock.patch("tap_instances.responses.datetime") as clock:
         for run in sorted({read.run for read in story.reads}):
             now = {read.business_id: read for read in story.reads if read.run == run}
             ticks = count()

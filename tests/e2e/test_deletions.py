@@ -115,7 +115,7 @@ def story(place: Warehouse, plugins: None) -> Story:
     del plugins  # only has to be there
     moving, state = Moving(), None
     story = Story([], [])
-    with CodeChat(moving.world) as server, mock.patch("tap_instances.client.datetime") as clock:
+    with CodeChat(moving.world) as server, mock.patch("tap_instances.responses.datetime") as clock:
         for number in range(1, RUNS + 1):
             moving.before(number)
             clock.now.return_value = at(number)

@@ -74,7 +74,7 @@ def story(place: Warehouse, plugins: None) -> Story:
     moving, state = world(), messages[-1]["value"]
     between_the_runs_of_1_0_0(moving)
     story = Story(messages, [], [], [])
-    with CodeChat(moving) as server, mock.patch("tap_instances.client.datetime") as clock:
+    with CodeChat(moving) as server, mock.patch("tap_instances.responses.datetime") as clock:
         for moment, step in ((FIRST, before_2_0_0), (SECOND, after_2_0_0)):
             step(moving)
             clock.now.return_value = moment

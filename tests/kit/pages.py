@@ -109,7 +109,7 @@ def texts() -> Iterator[str]:
 
 def complaints() -> Iterator[str]:
     """Yield the texts of warnings and errors."""
-    speaking = {"warning", "error", "TryError", "SnapshotError", "SyncError"}
+    speaking = {"warning", "error", "SnapshotError", "SyncError"}
     for tree in trees():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):

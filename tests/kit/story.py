@@ -130,7 +130,7 @@ def tell() -> list[Run]:
     """Run the tap at each step of the story, and look how it ends."""
     world = _world()
     runs: list[Run] = []
-    with CodeChat(world) as server, mock.patch("tap_instances.client.datetime") as clock:
+    with CodeChat(world) as server, mock.patch("tap_instances.responses.datetime") as clock:
         for step in STEPS:
             clock.now.return_value = step.at.replace(tzinfo=timezone.utc)
             settings = world.settings(server.url)

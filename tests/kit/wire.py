@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from tap_instances import client
-from tap_instances.client import SnapshotError
+from tap_instances.failures import SnapshotError
 from tap_instances.responses import Snapshot, read_connected
 from tap_instances.tap import TapInstances
 from tests.kit.support import Run, sync
@@ -72,7 +72,9 @@ def read_body(body: bytes, observed_at: datetime) -> Snapshot:
     """Give the snapshot in the body of a 200."""
     response = requests.Response()
     response.status_code = 200
-    return read_connected(response, bytearray(body), observed_at)
+    snapshot = read_connected(response, bytearray(body))
+    snapshot.observed_at = observed_at
+    return snapshot
 
 
 def instance(instance_id: str, *webhooks: dict[str, Any], **values: Any) -> dict[str, Any]:  # noqa: ANN401
