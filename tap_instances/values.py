@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
@@ -172,11 +173,12 @@ def to_time(value: Any) -> Any:  # noqa: ANN401
         text += "T00:00:00"
     elif text[-3:-2] in {"+", "-"}:  # as PostgreSQL writes an offset
         text += ":00"
-    try:
-        time = msgspec.convert(text, datetime)
-        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    except (msgspec.ValidationError, OverflowError):  # no such day or hour; a year outside 1-9999
-        return MISFIT
+    for spelling in (text, _LONG_FRACTION.sub(r"\1", text)):  # the last moment of 9999 cannot be rounded
+        with suppress(msgspec.ValidationError, OverflowError):  # no such day or hour; a year outside 1-9999
+            time = msgspec.convert(spelling, datetime)
+            return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    return MISFIT
 
 
+_LONG_FRACTION: Final = re.compile(r"(\.\d{6})\d+")
 CONVERTERS: Final = {"text": to_text, "flag": to_flag, "time": to_time}
