@@ -14,20 +14,24 @@ import os
 import re
 from configparser import ConfigParser
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec  # type: ignore[import-untyped]
+import msgspec
 from dotenv import dotenv_values, load_dotenv
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.plugin_base import JSONSchemaValidator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from jsonschema import ValidationError
+
+    T = TypeVar("T")
 
 logger = logging.getLogger("tap-instances")
 
@@ -121,13 +125,12 @@ SETTINGS: Final[dict[str, Any]] = {  # the SDK adds its own
             "boolean", "Emit ACTIVATE_VERSION", "After a run in which everything succeeded, let the target delete from "
             "the FULL_TABLE streams what is no longer listed", {"default": False}),
     },
-    "if": {"properties": {"batch_config": {"minProperties": 1}}},
-    "then": {"properties": {"batch_config": {  # the SDK would miss this, or find it too late
-        "required": ["encoding", "storage"],
-        "properties": {
+    "allOf": [{"properties": {  # more rules for the SDK's own
+        "flattening_max_key_length": {"minimum": 26},  # a shorter one would rename columns
+        "batch_config": {"required": ["encoding", "storage"], "properties": {
             "encoding": {"type": "object", "required": ["format"], "properties": {
                 "compression": {"const": "gzip", "x-error": "must be gzip: the SDK writes nothing else"}}},
-            "storage": {"type": "object", "required": ["root"], "properties": {"root": {"type": "string"}}}}}}},
+            "storage": {"type": "object", "required": ["root"], "properties": {"root": {"type": "string"}}}}}}}],
 }  # fmt: skip
 
 # The ways to name businesses. With none of them, admin_token reads all.
@@ -139,12 +142,12 @@ PARSERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "boolean": (lambda text: ConfigParser.BOOLEAN_STATES[text.lower()], "must be true or false"),
     "integer": (json.loads, "must be an integer"),
 }
-# What a value must be. The validator's own messages would quote the value.
+# Rule -> what a value must be. The validator's own messages would quote the value.
 MESSAGES: Final = {
-    "type": "must be of type {}",
-    "enum": "must be one of {}",
-    "minimum": "must be at least {}",
-    "maximum": "must be at most {}",
+    "type": "must be of type",
+    "enum": "must be one of",
+    "minimum": "must be at least",
+    "maximum": "must be at most",
 }
 
 
@@ -170,41 +173,34 @@ def from_environment() -> dict[str, Any]:
     except ValueError:
         refuse([".env must be text in UTF-8"])
     result, errors = {}, []
-    for name, schema in SETTINGS["properties"].items():
-        variable = f"{PREFIX}{name.upper()}"
+    for name, text in _variables(os.environ).items():
+        schema = SETTINGS["properties"].get(name, {"type": "string"})  # what is not known is warned of later
         parse, must = PARSERS.get(kind(schema), (json.loads, "must be JSON"))
-        if text := os.environ.get(variable, "").strip():
-            try:
-                result[name] = parse(text)
-            except (KeyError, ValueError, RecursionError):
-                errors.append(f"{variable} {must}")
+        try:
+            result[name] = parse(text)
+        except (KeyError, ValueError, RecursionError):
+            errors.append(f"{PREFIX}{name.upper()} {must}")
     if errors:
         refuse(errors)
-    # Unknown ones go on, to be warned of. LOGLEVEL is the SDK's; Meltano's own begin with two underscores.
-    for variable, text in os.environ.items():
-        name = variable.removeprefix(PREFIX).lower()
-        if re.match(rf"{PREFIX}(?!_|LOGLEVEL\Z)", variable) and name not in SETTINGS["properties"]:
-            result[name] = text
     return result
 
 
-def read_json(name: str, path: str, must: type, problem: str) -> Any:  # noqa: ANN401
-    """Return the JSON of a file: UTF-8, or UTF-16 with its byte order mark. No line quotes what is in it."""
+def _variables(environment: Mapping[str, str | None]) -> dict[str, str]:
+    """Return setting -> text of the environment variables that are this tap's and not empty."""
+    # LOGLEVEL is the SDK's; Meltano's own begin with two underscores.
+    ours = {name: text for name, text in environment.items() if re.match(rf"{PREFIX}(?!_|LOGLEVEL\Z)", name)}
+    return {name.removeprefix(PREFIX).lower(): text.strip() for name, text in ours.items() if text and text.strip()}
+
+
+def read_json(name: str, path: str, take: Callable[[Any], T], problem: str) -> T:
+    """Return what ``take`` makes of a file's JSON: UTF-8, or UTF-16 with its byte order mark. No line quotes it."""
     try:
-        value = json.loads(Path(path).expanduser().read_bytes())
+        return take(json.loads(Path(path).expanduser().read_bytes()))
     except OSError as error:
         refuse([f"{name} {path} cannot be read: {error.strerror}"])
-    except (ValueError, RuntimeError) as error:
-        refuse([not_json(name, path, problem, error)])
-    if not isinstance(value, must):
-        refuse([not_json(name, path, problem)])
-    return value
-
-
-def not_json(name: str, path: str, problem: str, error: Exception | None = None) -> str:
-    """Return the line about a file that is not what it must be, with the place of the mistake if it is known."""
-    where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-    return f"{name} {path} {problem}{where}"
+    except Exception as error:  # noqa: BLE001 (whatever shape a file may have)
+        where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+        refuse([f"{name} {path} {problem}{where}"])
 
 
 # ----------------------------------------------------------------------------------------------------------- the checks
@@ -219,7 +215,8 @@ def checked(given: dict[str, Any], *, read_file: bool) -> tuple[dict[str, Any], 
     errors = _errors(config)
     if "businesses_file" in config and read_file and not errors:
         path = config.pop("businesses_file")
-        many = read_json("businesses_file", path, list, "is not a JSON list of {business_id, auth_token}")
+        take = partial(msgspec.convert, type=list[Any])
+        many = read_json("businesses_file", path, take, "is not a JSON list of {business_id, auth_token}")
         config |= {"businesses": _tidy(many)}
         errors = [f"businesses_file {path}: {line}" for line in _errors(config)]
     return config, errors
@@ -243,29 +240,15 @@ def secrets(config: Mapping[str, Any]) -> set[str]:
     return {*_leaves(tokens), *(word for word in words if len(word) >= 8)}  # noqa: PLR2004
 
 
-def warn_of_unknown(config: Mapping[str, Any]) -> None:
-    """Log a warning for each setting that does not exist: most are misspelled."""
-    known = SETTINGS["properties"]
-    for name in config:
-        if name not in known:
-            logger.warning("setting %r is not known and is ignored%s", name, hint(name, known))
+def warn_of_unknown(before: str, given: Iterable[str], known: Collection[str], after: str) -> None:
+    """Log a warning for each name that does not exist, with the one that may be meant: most are misspelled."""
+    for name, meant in _misspelled(given, known).items():
+        logger.warning("%s %r%s%s", before, name, after, f": did you mean {meant!r}?" if meant else "")
 
 
-def hint(name: str, known: Iterable[str]) -> str:
-    """Return how a line about an unknown name ends: with the one that may be meant, if there is one."""
-    meant = _closest(name, known)
-    return f": did you mean {meant!r}?" if meant else ""
-
-
-def _closest(name: str, known: Iterable[str]) -> str:
-    """Return the known name that may be meant, or an empty text."""
-    return "".join(difflib.get_close_matches(name, list(known), n=1))
-
-
-def _unknown(given: Mapping[str, Any]) -> dict[str, str]:
-    """Return unknown name -> the setting that may be meant, or an empty text."""
-    known = SETTINGS["properties"]
-    return {name: _closest(name, known) for name in given if name not in known}
+def _misspelled(given: Iterable[str], known: Collection[str]) -> dict[str, str]:
+    """Return unknown name -> the known one that may be meant, or an empty text."""
+    return {name: "".join(difflib.get_close_matches(name, known, n=1)) for name in given if name not in known}
 
 
 def _leaves(value: Any) -> list[str]:  # noqa: ANN401
@@ -290,7 +273,7 @@ def _tidy(value: Any) -> Any:  # noqa: ANN401
         return [_tidy(item) for item in value]
     if isinstance(value, dict):
         tidy = {name: item if isinstance(item, dict) else _tidy(item) for name, item in value.items()}
-        return {name: item for name, item in tidy.items() if item not in (None, "")}
+        return {name: item for name, item in tidy.items() if item not in (None, "", {})}
     return value
 
 
@@ -311,32 +294,30 @@ def _errors(config: dict[str, Any]) -> list[str]:
     ]
 
 
-def _lines(error: ValidationError) -> Iterator[str]:
-    """Yield what a setting must be."""
+def _lines(error: ValidationError) -> list[str]:
+    """Return what a setting must be, or which ones are missing."""
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
     rule: Any = error.validator_value
     schema: Any = error.schema
     given: Any = error.instance
     if error.validator == "required":
-        yield from (_missing(f"{where}.{name}".lstrip("."), given) for name in rule if name not in given)
-    elif message := MESSAGES.get(str(error.validator)):
+        return [_missing(f"{where}.{name}".lstrip("."), given) for name in rule if name not in given]
+    if must := MESSAGES.get(str(error.validator)):
         words = rule if isinstance(rule, list) else [rule]
-        yield f"{where} {message.format(', '.join(str(word) for word in words if word != 'null'))}"
-    else:
-        yield f"{where} {schema.get('x-error', 'is not of the right shape: see --about')}"
+        return [f"{where} {must} {', '.join(str(word) for word in words if word != 'null')}"]
+    return [f"{where} {schema.get('x-error', 'is not of the right shape: see --about')}"]
 
 
 def _missing(where: str, given: Mapping[str, Any], others: str = "") -> str:
     """Return the line about a missing setting: what may be meant for it, or where it stands without being read."""
     name = where.rpartition(".")[2]
-    for unknown, meant in _unknown(given).items():
+    for unknown, meant in _misspelled(given, SETTINGS["properties"]).items():
         if meant == name:
             return f"{where} is missing, but {unknown!r} is set: did you mean {name!r}?"
     line = f"{where} is missing: set it{others}"
-    ignored = [f"{PREFIX}{key.upper()}" for key in SETTINGS["properties"] if key not in given]
     dotenv = dotenv_values(".env", encoding="latin-1")  # an encoding that cannot fail
     for place, variables in (("the environment", dict(os.environ)), (".env", dotenv)):
-        if where == name and any((variables.get(variable) or "").strip() for variable in ignored):
+        if where == name and _variables(variables).keys() - given.keys():
             return f"{line} ({PREFIX}… are in {place}, which --config=ENV reads)"
     return line
 
@@ -353,8 +334,9 @@ def _business_errors(config: Mapping[str, Any]) -> Iterator[str]:
     settings = ("businesses", "businesses_file", "business_id", "auth_token", "admin_token")
     others = ", with auth_token, or use businesses, businesses_file or admin_token"
     if not config.keys() & {*settings[:3]} and ("auth_token" in config or "admin_token" not in config):
-        meant = {name: "" for name in _unknown(config).values() if name in settings and name not in config}
-        yield from (_missing(name, config, others) for name in meant or ["business_id"])
+        meant = _misspelled(config, SETTINGS["properties"]).values()
+        names = [name for name in settings if name in meant and name not in config]
+        yield from (_missing(name, config, others) for name in names or ["business_id"])
     first: dict[str | None, str] = {}
     for index, entry in enumerate(businesses(config)):
         prefix = f"businesses[{index}]." if "businesses" in config else ""
