@@ -14,10 +14,9 @@ import os
 import re
 from configparser import ConfigParser
 from contextlib import suppress
-from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 import fsspec  # type: ignore[import-untyped]
@@ -29,35 +28,27 @@ from singer_sdk.plugin_base import JSONSchemaValidator
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from jsonschema import ValidationError
-
-    T = TypeVar("T")
-
 logger = logging.getLogger("tap-instances")
 
 PREFIX: Final = "TAP_INSTANCES_"  # of the settings' environment variables
 TOKEN: Final = r"^[\x21-\x7e]+$"  # noqa: S105
 BUSINESS_ID: Final = r"^(?!\.\.?$)[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]+$"
-_HEADER_CHARACTER: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # of a token of RFC 9110
-# Those that frame a message, or that would change what an answer is.
-_RESERVED_HEADER: Final = (
+_HEADER_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # a token of RFC 9110
+_REFUSED_HEADERS: Final = {
+    "authorization": "use auth_token",
+    "user-agent": "use user_agent",
+    # Those that frame a message, or that would change what an answer is.
     r"host|content-length|transfer-encoding|connection|te|upgrade|expect|range|accept-encoding|"
-    rf"(if|proxy)-{_HEADER_CHARACTER}*"
-)
+    rf"(if|proxy)-({_HEADER_NAME})?": "the tap sets it itself, or could not read the answer",
+}
 
 
 def _setting(kind: str, title: str, description: str, rules: Mapping[str, object]) -> dict[str, Any]:
     return {"type": [kind, "null"], "title": title, "description": description, **rules}
 
 
-def _refused(header: str, why: str) -> dict[str, Any]:
-    return {rf"^(?i:{header})(?!\n)$": {"not": {}, "x-error": f"is not taken: {why}"}}
-
-
 _SECRET: Final = {"secret": True, "writeOnly": True}
-_TOKEN: Final = {
-    **_SECRET, "pattern": TOKEN, "x-error": "must be the bare token: no blank, no line break, no 'Bearer '"
-}  # fmt: skip
+_TOKEN: Final = _SECRET | {"pattern": TOKEN, "x-error": "must be the bare token: no blank, no line break, no 'Bearer '"}
 _ONE_BUSINESS: Final = {
     "business_id": _setting(
         "string", "Business ID", "The business to read. For several, use businesses, businesses_file or admin_token",
@@ -98,12 +89,10 @@ SETTINGS: Final[dict[str, Any]] = {  # the SDK adds its own
             "an object of texts. In the environment: JSON",
             {**_SECRET, "examples": [{"apikey": "…"}],
              "patternProperties": {
-                 **_refused("authorization", "use auth_token"),
-                 **_refused("user-agent", "use user_agent"),
-                 **_refused(_RESERVED_HEADER, "the tap sets it itself, or could not read the answer"),
-                 # In Python "$" also matches before a line break at the end.
-                 rf"^{_HEADER_CHARACTER}+(?!\n)$": {
-                     "type": "string", "pattern": r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?(?!\n)$",
+                 **{rf"^(?i:{name})\Z": {"not": {}, "x-error": f"is not taken: {why}"}
+                    for name, why in _REFUSED_HEADERS.items()},
+                 rf"^{_HEADER_NAME}\Z": {
+                     "type": "string", "pattern": r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?\Z",
                      "x-error": "must be printable ASCII without blanks at its ends"}},
              "additionalProperties": False, "x-error": "must have names that HTTP allows, such as apikey"}),
         "include_secrets": _setting(
@@ -134,8 +123,7 @@ SETTINGS: Final[dict[str, Any]] = {  # the SDK adds its own
 }  # fmt: skip
 
 # The ways to name businesses. With none of them, admin_token reads all.
-WAYS: Final = {"businesses": {"businesses"}, "businesses_file": {"businesses_file"},
-               "business_id/auth_token": {*_ONE_BUSINESS}}  # fmt: skip
+WAYS: Final = ("businesses", "businesses_file", "business_id/auth_token")
 # Type -> how a variable becomes a setting, and what it must be. Those of other types are JSON.
 PARSERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "string": (str, "must be text"),
@@ -155,12 +143,6 @@ def kind(schema: Mapping[str, Any]) -> str:
     """Return the JSON type of a schema, which may also be null."""
     types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
     return next(str(name) for name in types if name != "null")
-
-
-def businesses(config: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the businesses that the settings name; one may lack ``auth_token`` where there is an admin_token."""
-    one = {name: config[name] for name in _ONE_BUSINESS if name in config}
-    return config.get("businesses") or ([one] if one else [])
 
 
 # ------------------------------------------------------------------------------------------------- where they come from
@@ -192,7 +174,9 @@ def _variables(environment: Mapping[str, str | None]) -> dict[str, str]:
     return {name.removeprefix(PREFIX).lower(): text.strip() for name, text in ours.items() if text and text.strip()}
 
 
-def read_json(name: str, path: str, take: Callable[[Any], T], problem: str) -> T:
+def read_json(
+    name: str, path: str, problem: str, take: Callable[[Any], Any] = lambda value: msgspec.convert(value, dict)
+) -> Any:  # noqa: ANN401
     """Return what ``take`` makes of a file's JSON: UTF-8, or UTF-16 with its byte order mark. No line quotes it."""
     try:
         return take(json.loads(Path(path).expanduser().read_bytes()))
@@ -209,15 +193,18 @@ def read_json(name: str, path: str, take: Callable[[Any], T], problem: str) -> T
 def checked(given: dict[str, Any], *, read_file: bool) -> tuple[dict[str, Any], list[str]]:
     """Return the settings ready for use, and a line for each that is wrong.
 
-    Ready means: without blanks around texts, defaults filled in, and the list of ``businesses_file`` as ``businesses``.
+    Ready means: without blanks around texts, defaults filled in, and the businesses as ``businesses``, each with its
+    ``auth_token`` or, where there is an ``admin_token``, without.
     """
     config: dict[str, Any] = _tidy(given)
     errors = _errors(config)
+    if "business_id" in config and not errors:
+        config["businesses"] = [{name: config.pop(name) for name in _ONE_BUSINESS if name in config}]
     if "businesses_file" in config and read_file and not errors:
         path = config.pop("businesses_file")
-        take = partial(msgspec.convert, type=list[Any])
-        many = read_json("businesses_file", path, take, "is not a JSON list of {business_id, auth_token}")
-        config |= {"businesses": _tidy(many)}
+        problem = "is not a JSON list of {business_id, auth_token}"
+        many = read_json("businesses_file", path, problem, lambda value: msgspec.convert(value, list))
+        config["businesses"] = _tidy(many)
         errors = [f"businesses_file {path}: {line}" for line in _errors(config)]
     return config, errors
 
@@ -232,12 +219,9 @@ def secrets(config: Mapping[str, Any]) -> set[str]:
 
     Of headers, values of 8 characters and more, and their words (``Basic …``).
     """
-    many = config.get("businesses")
-    entries = many if isinstance(many, list) else [many]
-    tokens = [entry.get("auth_token", entry) if isinstance(entry, dict) else entry for entry in entries]
-    tokens += [config.get("auth_token"), config.get("admin_token")]
+    tokens = _leaves([config.get(name) for name in ("businesses", "auth_token", "admin_token")])
     words = [word for value in _leaves(config.get("headers")) for word in (value, *value.split())]
-    return {*_leaves(tokens), *(word for word in words if len(word) >= 8)}  # noqa: PLR2004
+    return {*tokens, *(word for word in words if len(word) >= 8)}  # noqa: PLR2004
 
 
 def warn_of_unknown(before: str, given: Iterable[str], known: Collection[str], after: str) -> None:
@@ -252,9 +236,10 @@ def _misspelled(given: Iterable[str], known: Collection[str]) -> dict[str, str]:
 
 
 def _leaves(value: Any) -> list[str]:  # noqa: ANN401
-    """Return the texts and numbers in a JSON value, but the ids of businesses, which are not secret."""
+    """Return the texts and numbers in a JSON value; of a business with a token, that alone."""
     if isinstance(value, dict):
-        value = [item for name, item in value.items() if name != "business_id"]
+        names = {"auth_token"} if value.keys() >= {*_ONE_BUSINESS} else value.keys() - {"business_id"}
+        value = [value[name] for name in names]
     if isinstance(value, list):
         return [leaf for item in value for leaf in _leaves(item)]
     return [] if value in (None, "", True, False) else [str(value)]
@@ -283,29 +268,27 @@ def _errors(config: dict[str, Any]) -> list[str]:
         errors = [line for error in JSONSchemaValidator(SETTINGS).iter_errors(config) for line in _lines(error)]
     except AttributeError:  # the SDK's own rule for __else__ is not a JSON Schema
         errors = ["stream_maps is not of the right shape: see --about"]
-    ways = [way for way, names in WAYS.items() if config.keys() & names]
+    ways = [way for way in WAYS if config.keys() & {*way.split("/")}]
     if len(ways) > 1:
         errors.append(f"{' and '.join(ways)} are both given: keep one of them")
     return list(dict.fromkeys(errors)) or [
         *_url_errors(config["api_url"]),
         *_business_errors(config),
         *_header_errors(config.get("headers", {})),
-        *_batch_errors(config.get("batch_config", {})),
+        *(_batch_errors(config["batch_config"]) if "batch_config" in config else ()),
     ]
 
 
-def _lines(error: ValidationError) -> list[str]:
+def _lines(error: Any) -> list[str]:  # noqa: ANN401 (jsonschema's types are too wide)
     """Return what a setting must be, or which ones are missing."""
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
-    rule: Any = error.validator_value
-    schema: Any = error.schema
-    given: Any = error.instance
+    rule, given = error.validator_value, error.instance
     if error.validator == "required":
         return [_missing(f"{where}.{name}".lstrip("."), given) for name in rule if name not in given]
-    if must := MESSAGES.get(str(error.validator)):
+    if must := MESSAGES.get(error.validator):
         words = rule if isinstance(rule, list) else [rule]
         return [f"{where} {must} {', '.join(str(word) for word in words if word != 'null')}"]
-    return [f"{where} {schema.get('x-error', 'is not of the right shape: see --about')}"]
+    return [f"{where} {error.schema.get('x-error', 'is not of the right shape: see --about')}"]
 
 
 def _missing(where: str, given: Mapping[str, Any], others: str = "") -> str:
@@ -338,12 +321,12 @@ def _business_errors(config: Mapping[str, Any]) -> Iterator[str]:
         names = [name for name in settings if name in meant and name not in config]
         yield from (_missing(name, config, others) for name in names or ["business_id"])
     first: dict[str | None, str] = {}
-    for index, entry in enumerate(businesses(config)):
-        prefix = f"businesses[{index}]." if "businesses" in config else ""
+    for index, entry in enumerate(config.get("businesses", [config] if "business_id" in config else [])):
+        prefix = "" if entry is config else f"businesses[{index}]."
         if (where := first.setdefault(entry.get("business_id"), prefix)) != prefix:
             yield f"{prefix}business_id is the same as {where}business_id: list a business once"
         if "auth_token" not in entry and "admin_token" not in config:
-            yield _missing(f"{prefix}auth_token", entry if prefix else config, ", or admin_token, which finds it")
+            yield _missing(f"{prefix}auth_token", entry, ", or admin_token, which finds it")
 
 
 def _header_errors(headers: Mapping[str, str]) -> Iterator[str]:
@@ -354,10 +337,9 @@ def _header_errors(headers: Mapping[str, str]) -> Iterator[str]:
 
 
 def _batch_errors(batch: Mapping[str, Any]) -> Iterator[str]:
-    encoding, storage = batch.get("encoding", {}), batch.get("storage", {})
     try:
-        if encoding.get("format") == "parquet":
+        if batch["encoding"]["format"] == "parquet":
             import_module("pyarrow")
-        fsspec.get_filesystem_class(urlsplit(storage.get("root", "")).scheme or "file")
+        fsspec.get_filesystem_class(urlsplit(batch["storage"]["root"]).scheme or "file")
     except (ImportError, ValueError) as error:
         yield f"batch_config needs a library beside the tap: {error}"

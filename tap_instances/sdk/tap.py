@@ -8,9 +8,8 @@ import os
 import signal
 import sys
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 import msgspec
@@ -26,10 +25,6 @@ from tap_instances.redact import scrub_logs
 from tap_instances.sdk.stream import FULL_TABLE
 from tap_instances.sdk.writer import CLOSED_PIPE, LineWriter, drop_stdout
 
-if TYPE_CHECKING:
-    from types import FrameType
-
-
 logger = logging.getLogger("tap-instances")
 
 
@@ -39,10 +34,9 @@ class Command(click.Command):
     @override
     def main(self, *args: Any, **kwargs: Any) -> Any:
         logging.captureWarnings(capture=True)
-        if sys.stdout is None:  # the tap was started with ">&-"
-            logger.error("stdout is closed: what the tap writes goes there")
-            sys.exit(1)
         try:
+            if sys.stdout is None:  # the tap was started with ">&-"
+                settings.refuse(["stdout is closed: what the tap writes goes there"])
             try:
                 return super().main(*args, **kwargs)
             finally:
@@ -109,12 +103,13 @@ class SDKTap(Tap):
                 continue
             # Secret columns, too: they may be removed to make sure.
             known = {column for stream in streams for column in load_schema(stream)["properties"]}
-            removed = [column for column, value in columns.items() if value in (None, "__NULL__")]
-            removed = [column for column in removed if not column.startswith("__")]
+            removed = [
+                column for column, value in columns.items() if value in (None, "__NULL__") and column[:2] != "__"
+            ]
             settings.warn_of_unknown("stream_maps removes", removed, known, f" of {name}, which has no such column")
 
     @override
-    def _handle_termination(self, signum: int, frame: FrameType | None) -> NoReturn:
+    def _handle_termination(self, signum: int, frame: Any) -> NoReturn:
         # The SDK writes a STATE and exits 0. A signal may come inside a write: nothing may follow half a line.
         signal.signal(signum, signal.SIG_IGN)
         drop_stdout()
@@ -135,8 +130,9 @@ class SDKTap(Tap):
         scrub_logs(settings.secrets(self._config))
         if errors and raise_errors:
             settings.refuse(errors)
-        known = settings.SETTINGS["properties"]
-        settings.warn_of_unknown("setting", self._config, known, " is not known and is ignored")
+        settings.warn_of_unknown(
+            "setting", self._config, settings.SETTINGS["properties"], " is not known and is ignored"
+        )
         return errors
 
     # ---------------------------------------------------------------------------------------------- command line
@@ -157,9 +153,7 @@ class SDKTap(Tap):
                 Path(os.environ[config]).read_bytes()  # of a missing file the SDK only warns
             return super(SDKTap, cls).cli  # noqa: UP008 (not a method yet: there is no instance)
         except Exception:  # noqa: BLE001 (whatever a file may hold)
-            sys.exit(
-                "SINGER_SDK_LOG_CONFIG must name a YAML file with a logging configuration: correct it, or unset it"
-            )
+            sys.exit(f"{config} must name a YAML file with a logging configuration: correct it, or unset it")
 
     @classmethod
     @override
@@ -177,8 +171,7 @@ class SDKTap(Tap):
         result = super().cb_config(ctx, param, tuple(path for path in value if path == "ENV"))
         for path in value:
             if path != "ENV":
-                take = partial(msgspec.convert, type=dict[str, Any])
-                result.config |= settings.read_json("--config", path, take, "is not a JSON object with the settings")
+                result.config |= settings.read_json("--config", path, "is not a JSON object with the settings")
         return result
 
     @classmethod
@@ -188,7 +181,7 @@ class SDKTap(Tap):
         super(Tap, cls).invoke(**about)
         if catalog:
             problem = "is not a catalog as --discover writes it"
-            catalog = settings.read_json("--catalog", catalog.name, _catalog, problem)
+            catalog = settings.read_json("--catalog", catalog.name, problem, _catalog)
         state = state and state.read()
         tap = cls(config=config.config, parse_env_config=config.parse_env, catalog=catalog, state=state)
         cls.print_version(print_fn=cls.logger.info)
