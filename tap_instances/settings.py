@@ -53,8 +53,7 @@ _ONE_BUSINESS: Final = {
     "business_id": _setting(
         "string", "Business ID", "The business to read. For several, use businesses, businesses_file or admin_token",
         {"pattern": BUSINESS_ID, "x-error": "must be an id: not '.' or '..', no line break"}),
-    "auth_token": _setting(
-        "string", "Business token", "The bearer token of the business, without 'Bearer '", _TOKEN),
+    "auth_token": _setting("string", "Business token", "The bearer token of the business, without 'Bearer '", _TOKEN),
 }  # fmt: skip
 SETTINGS: Final[dict[str, Any]] = {  # the SDK adds its own
     "type": "object",
@@ -329,11 +328,10 @@ def _business_errors(config: Mapping[str, Any]) -> Iterator[str]:
             yield _missing(f"{prefix}auth_token", entry, ", or admin_token, which finds it")
 
 
-def _header_errors(headers: Mapping[str, str]) -> Iterator[str]:
+def _header_errors(headers: Mapping[str, str]) -> list[str]:
     folded = [name.lower() for name in headers]
-    for name in headers:
-        if folded.count(name.lower()) > 1:
-            yield f"headers.{name} is given twice, in upper and lower case: keep one"
+    twice = [name for name in headers if folded.count(name.lower()) > 1]
+    return [f"headers.{name} is given twice, in upper and lower case: keep one" for name in twice]
 
 
 def _batch_errors(batch: Mapping[str, Any]) -> Iterator[str]:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-import os
 import signal
 import sys
 from copy import deepcopy
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 import msgspec
 from singer_sdk import Tap
-from singer_sdk.cli import plugin_cli
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.singerlib import Catalog
 from typing_extensions import override
@@ -103,10 +100,8 @@ class SDKTap(Tap):
                 continue
             # Secret columns, too: they may be removed to make sure.
             known = {column for stream in streams for column in load_schema(stream)["properties"]}
-            removed = [
-                column for column, value in columns.items() if value in (None, "__NULL__") and column[:2] != "__"
-            ]
-            settings.warn_of_unknown("stream_maps removes", removed, known, f" of {name}, which has no such column")
+            gone = [column for column, value in columns.items() if value in (None, "__NULL__") and column[:2] != "__"]
+            settings.warn_of_unknown("stream_maps removes", gone, known, f" of {name}, which has no such column")
 
     @override
     def _handle_termination(self, signum: int, frame: Any) -> NoReturn:
@@ -130,30 +125,11 @@ class SDKTap(Tap):
         scrub_logs(settings.secrets(self._config))
         if errors and raise_errors:
             settings.refuse(errors)
-        settings.warn_of_unknown(
-            "setting", self._config, settings.SETTINGS["properties"], " is not known and is ignored"
-        )
+        known = settings.SETTINGS["properties"]
+        settings.warn_of_unknown("setting", self._config, known, " is not known and is ignored")
         return errors
 
     # ---------------------------------------------------------------------------------------------- command line
-
-    @plugin_cli
-    @override
-    def cli(cls) -> click.Command:  # noqa: N805
-        # The SDK sets up logging here, and ends in a traceback where one of these is wrong.
-        levels, config = (f"{settings.PREFIX}LOGLEVEL", "LOGLEVEL"), "SINGER_SDK_LOG_CONFIG"
-        for name in (*levels, config):
-            text = os.environ.get(name, "")
-            if not text.strip():
-                os.environ.pop(name, None)
-            elif name in levels and not isinstance(logging.getLevelName(text.upper()), int):
-                sys.exit(f"{name} must be DEBUG, INFO, WARNING, ERROR or CRITICAL: correct it, or unset it")
-        try:
-            if config in os.environ:
-                Path(os.environ[config]).read_bytes()  # of a missing file the SDK only warns
-            return super(SDKTap, cls).cli  # noqa: UP008 (not a method yet: there is no instance)
-        except Exception:  # noqa: BLE001 (whatever a file may hold)
-            sys.exit(f"{config} must name a YAML file with a logging configuration: correct it, or unset it")
 
     @classmethod
     @override
