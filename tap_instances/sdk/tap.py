@@ -84,10 +84,9 @@ class SDKTap(Tap):
         try:
             super(Tap, self).setup_mapper()
             self.mapper.register_raw_streams_from_catalog(catalog)
-        except ConfigValidationError:  # of flattening
-            raise
         except Exception as error:  # noqa: BLE001 (whatever it is, it is the user's to correct)
-            settings.refuse([f"stream_maps must be corrected: {' '.join(str(error).split())}"])
+            line = f"stream_maps must be corrected: {' '.join(str(error).split())}"
+            settings.refuse(getattr(error, "errors", [line]))  # those of flattening have lines of their own
         self._warn_of_unknown_columns()
 
     def _warn_of_unknown_columns(self) -> None:
@@ -167,10 +166,8 @@ class SDKTap(Tap):
 def _catalog(given: dict[str, Any]) -> Catalog:
     """Return a catalog; Meltano's ``replication-method`` counts as what the SDK looks for."""
     streams = msgspec.convert(given["streams"], list[dict[str, Any]])
-    for stream in streams:
-        for entry in stream.get("metadata", ()):
-            metadata = entry["metadata"]
-            method = metadata.get("replication-method")
-            if method and metadata.get("forced-replication-method") != FULL_TABLE:
-                metadata["forced-replication-method"] = method
+    for metadata in [entry["metadata"] for stream in streams for entry in stream.get("metadata", ())]:
+        method = metadata.get("replication-method")
+        if method and metadata.get("forced-replication-method") != FULL_TABLE:
+            metadata["forced-replication-method"] = method
     return Catalog.from_dict({"streams": streams})
