@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import logging
+import os
 import signal
+import sys
+from pathlib import Path
 
 
 def main() -> None:
@@ -15,7 +19,21 @@ def main() -> None:
 
     gc.freeze()
     gc.enable()
-    TapInstances.cli()
+    # The SDK sets up logging with these, and ends in a traceback where one is wrong.
+    levels, config = ("TAP_INSTANCES_LOGLEVEL", "LOGLEVEL"), "SINGER_SDK_LOG_CONFIG"
+    for name in (*levels, config):
+        text = os.environ.get(name, "")
+        if not text.strip():
+            os.environ.pop(name, None)
+        elif name in levels and not isinstance(logging.getLevelName(text.upper()), int):
+            sys.exit(f"{name} must be DEBUG, INFO, WARNING, ERROR or CRITICAL: correct it, or unset it")
+    try:
+        if config in os.environ:
+            Path(os.environ[config]).read_bytes()  # of a missing file the SDK only warns
+        command = TapInstances.cli
+    except Exception:  # noqa: BLE001 (whatever a file may hold)
+        sys.exit("SINGER_SDK_LOG_CONFIG must name a YAML file with a logging configuration: correct it, or unset it")
+    command()
 
 
 if __name__ == "__main__":

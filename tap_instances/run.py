@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 from singer_sdk.singerlib.messages import StateMessage
 from xxhash import xxh3_64_intdigest
 
-from tap_instances import settings
 from tap_instances.columns import load_schema
 from tap_instances.failures import SnapshotError
 from tap_instances.memory import Partition, read_bookmarks
@@ -65,7 +64,7 @@ class Run:
         lacks_one = any(not isinstance(item, Partition) or item.context.business_id not in ids for item in partitions)
         for stream in self.streams:
             stream.open(self.bookmarks, activate=self.activate)
-        if self.activate and not settings.businesses(tap.config) and (lacks_one or not ids):
+        if self.activate and not tap.config.get("businesses") and (lacks_one or not ids):
             # It may be a mistake of the server's, and a version would delete the rows of those.
             logger.warning("no ACTIVATE_VERSION: the server lists no businesses, or lacks one of an earlier run")
             self.activate = False

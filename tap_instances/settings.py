@@ -20,46 +20,40 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 import fsspec  # type: ignore[import-untyped]
+import msgspec
 from dotenv import dotenv_values, load_dotenv
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.plugin_base import JSONSchemaValidator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    from jsonschema import ValidationError
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 logger = logging.getLogger("tap-instances")
 
 PREFIX: Final = "TAP_INSTANCES_"  # of the settings' environment variables
 TOKEN: Final = r"^[\x21-\x7e]+$"  # noqa: S105
 BUSINESS_ID: Final = r"^(?!\.\.?$)[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]+$"
-_HEADER_CHARACTER: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # of a token of RFC 9110
-# Those that frame a message, or that would change what an answer is.
-_RESERVED_HEADER: Final = (
+_HEADER_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # a token of RFC 9110
+_REFUSED_HEADERS: Final = {
+    "authorization": "use auth_token",
+    "user-agent": "use user_agent",
+    # Those that frame a message, or that would change what an answer is.
     r"host|content-length|transfer-encoding|connection|te|upgrade|expect|range|accept-encoding|"
-    rf"(if|proxy)-{_HEADER_CHARACTER}*"
-)
+    rf"(if|proxy)-({_HEADER_NAME})?": "the tap sets it itself, or could not read the answer",
+}
 
 
 def _setting(kind: str, title: str, description: str, rules: Mapping[str, object]) -> dict[str, Any]:
     return {"type": [kind, "null"], "title": title, "description": description, **rules}
 
 
-def _refused(header: str, why: str) -> dict[str, Any]:
-    return {rf"^(?i:{header})(?!\n)$": {"not": {}, "x-error": f"is not taken: {why}"}}
-
-
 _SECRET: Final = {"secret": True, "writeOnly": True}
-_TOKEN: Final = {
-    **_SECRET, "pattern": TOKEN, "x-error": "must be the bare token: no blank, no line break, no 'Bearer '"
-}  # fmt: skip
+_TOKEN: Final = _SECRET | {"pattern": TOKEN, "x-error": "must be the bare token: no blank, no line break, no 'Bearer '"}
 _ONE_BUSINESS: Final = {
     "business_id": _setting(
         "string", "Business ID", "The business to read. For several, use businesses, businesses_file or admin_token",
         {"pattern": BUSINESS_ID, "x-error": "must be an id: not '.' or '..', no line break"}),
-    "auth_token": _setting(
-        "string", "Business token", "The bearer token of the business, without 'Bearer '", _TOKEN),
+    "auth_token": _setting("string", "Business token", "The bearer token of the business, without 'Bearer '", _TOKEN),
 }  # fmt: skip
 SETTINGS: Final[dict[str, Any]] = {  # the SDK adds its own
     "type": "object",
@@ -94,12 +88,10 @@ SETTINGS: Final[dict[str, Any]] = {  # the SDK adds its own
             "an object of texts. In the environment: JSON",
             {**_SECRET, "examples": [{"apikey": "…"}],
              "patternProperties": {
-                 **_refused("authorization", "use auth_token"),
-                 **_refused("user-agent", "use user_agent"),
-                 **_refused(_RESERVED_HEADER, "the tap sets it itself, or could not read the answer"),
-                 # In Python "$" also matches before a line break at the end.
-                 rf"^{_HEADER_CHARACTER}+(?!\n)$": {
-                     "type": "string", "pattern": r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?(?!\n)$",
+                 **{rf"^(?i:{name})\Z": {"not": {}, "x-error": f"is not taken: {why}"}
+                    for name, why in _REFUSED_HEADERS.items()},
+                 rf"^{_HEADER_NAME}\Z": {
+                     "type": "string", "pattern": r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?\Z",
                      "x-error": "must be printable ASCII without blanks at its ends"}},
              "additionalProperties": False, "x-error": "must have names that HTTP allows, such as apikey"}),
         "include_secrets": _setting(
@@ -121,30 +113,28 @@ SETTINGS: Final[dict[str, Any]] = {  # the SDK adds its own
             "boolean", "Emit ACTIVATE_VERSION", "After a run in which everything succeeded, let the target delete from "
             "the FULL_TABLE streams what is no longer listed", {"default": False}),
     },
-    "if": {"properties": {"batch_config": {"minProperties": 1}}},
-    "then": {"properties": {"batch_config": {  # the SDK would miss this, or find it too late
-        "required": ["encoding", "storage"],
-        "properties": {
+    "allOf": [{"properties": {  # more rules for the SDK's own
+        "flattening_max_key_length": {"minimum": 26},  # a shorter one would rename columns
+        "batch_config": {"required": ["encoding", "storage"], "properties": {
             "encoding": {"type": "object", "required": ["format"], "properties": {
                 "compression": {"const": "gzip", "x-error": "must be gzip: the SDK writes nothing else"}}},
-            "storage": {"type": "object", "required": ["root"], "properties": {"root": {"type": "string"}}}}}}},
+            "storage": {"type": "object", "required": ["root"], "properties": {"root": {"type": "string"}}}}}}}],
 }  # fmt: skip
 
 # The ways to name businesses. With none of them, admin_token reads all.
-WAYS: Final = {"businesses": {"businesses"}, "businesses_file": {"businesses_file"},
-               "business_id/auth_token": {*_ONE_BUSINESS}}  # fmt: skip
+WAYS: Final = ("businesses", "businesses_file", "business_id/auth_token")
 # Type -> how a variable becomes a setting, and what it must be. Those of other types are JSON.
 PARSERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "string": (str, "must be text"),
     "boolean": (lambda text: ConfigParser.BOOLEAN_STATES[text.lower()], "must be true or false"),
     "integer": (json.loads, "must be an integer"),
 }
-# What a value must be. The validator's own messages would quote the value.
+# Rule -> what a value must be. The validator's own messages would quote the value.
 MESSAGES: Final = {
-    "type": "must be of type {}",
-    "enum": "must be one of {}",
-    "minimum": "must be at least {}",
-    "maximum": "must be at most {}",
+    "type": "must be of type",
+    "enum": "must be one of",
+    "minimum": "must be at least",
+    "maximum": "must be at most",
 }
 
 
@@ -152,12 +142,6 @@ def kind(schema: Mapping[str, Any]) -> str:
     """Return the JSON type of a schema, which may also be null."""
     types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
     return next(str(name) for name in types if name != "null")
-
-
-def businesses(config: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the businesses that the settings name; one may lack ``auth_token`` where there is an admin_token."""
-    one = {name: config[name] for name in _ONE_BUSINESS if name in config}
-    return config.get("businesses") or ([one] if one else [])
 
 
 # ------------------------------------------------------------------------------------------------- where they come from
@@ -170,41 +154,36 @@ def from_environment() -> dict[str, Any]:
     except ValueError:
         refuse([".env must be text in UTF-8"])
     result, errors = {}, []
-    for name, schema in SETTINGS["properties"].items():
-        variable = f"{PREFIX}{name.upper()}"
+    for name, text in _variables(os.environ).items():
+        schema = SETTINGS["properties"].get(name, {"type": "string"})  # what is not known is warned of later
         parse, must = PARSERS.get(kind(schema), (json.loads, "must be JSON"))
-        if text := os.environ.get(variable, "").strip():
-            try:
-                result[name] = parse(text)
-            except (KeyError, ValueError, RecursionError):
-                errors.append(f"{variable} {must}")
+        try:
+            result[name] = parse(text)
+        except (KeyError, ValueError, RecursionError):
+            errors.append(f"{PREFIX}{name.upper()} {must}")
     if errors:
         refuse(errors)
-    # Unknown ones go on, to be warned of. LOGLEVEL is the SDK's; Meltano's own begin with two underscores.
-    for variable, text in os.environ.items():
-        name = variable.removeprefix(PREFIX).lower()
-        if re.match(rf"{PREFIX}(?!_|LOGLEVEL\Z)", variable) and name not in SETTINGS["properties"]:
-            result[name] = text
     return result
 
 
-def read_json(name: str, path: str, must: type, problem: str) -> Any:  # noqa: ANN401
-    """Return the JSON of a file: UTF-8, or UTF-16 with its byte order mark. No line quotes what is in it."""
+def _variables(environment: Mapping[str, str | None]) -> dict[str, str]:
+    """Return setting -> text of the environment variables that are this tap's and not empty."""
+    # LOGLEVEL is the SDK's; Meltano's own begin with two underscores.
+    ours = {name: text for name, text in environment.items() if re.match(rf"{PREFIX}(?!_|LOGLEVEL\Z)", name)}
+    return {name.removeprefix(PREFIX).lower(): text.strip() for name, text in ours.items() if text and text.strip()}
+
+
+def read_json(
+    name: str, path: str, problem: str, take: Callable[[Any], Any] = lambda value: msgspec.convert(value, dict)
+) -> Any:  # noqa: ANN401
+    """Return what ``take`` makes of a file's JSON: UTF-8, or UTF-16 with its byte order mark. No line quotes it."""
     try:
-        value = json.loads(Path(path).expanduser().read_bytes())
+        return take(json.loads(Path(path).expanduser().read_bytes()))
     except OSError as error:
         refuse([f"{name} {path} cannot be read: {error.strerror}"])
-    except (ValueError, RuntimeError) as error:
-        refuse([not_json(name, path, problem, error)])
-    if not isinstance(value, must):
-        refuse([not_json(name, path, problem)])
-    return value
-
-
-def not_json(name: str, path: str, problem: str, error: Exception | None = None) -> str:
-    """Return the line about a file that is not what it must be, with the place of the mistake if it is known."""
-    where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-    return f"{name} {path} {problem}{where}"
+    except Exception as error:  # noqa: BLE001 (whatever shape a file may have)
+        where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+        refuse([f"{name} {path} {problem}{where}"])
 
 
 # ----------------------------------------------------------------------------------------------------------- the checks
@@ -213,14 +192,18 @@ def not_json(name: str, path: str, problem: str, error: Exception | None = None)
 def checked(given: dict[str, Any], *, read_file: bool) -> tuple[dict[str, Any], list[str]]:
     """Return the settings ready for use, and a line for each that is wrong.
 
-    Ready means: without blanks around texts, defaults filled in, and the list of ``businesses_file`` as ``businesses``.
+    Ready means: without blanks around texts, defaults filled in, and the businesses as ``businesses``, each with its
+    ``auth_token`` or, where there is an ``admin_token``, without.
     """
     config: dict[str, Any] = _tidy(given)
     errors = _errors(config)
+    if "business_id" in config and not errors:
+        config["businesses"] = [{name: config.pop(name) for name in _ONE_BUSINESS if name in config}]
     if "businesses_file" in config and read_file and not errors:
         path = config.pop("businesses_file")
-        many = read_json("businesses_file", path, list, "is not a JSON list of {business_id, auth_token}")
-        config |= {"businesses": _tidy(many)}
+        problem = "is not a JSON list of {business_id, auth_token}"
+        many = read_json("businesses_file", path, problem, lambda value: msgspec.convert(value, list))
+        config["businesses"] = _tidy(many)
         errors = [f"businesses_file {path}: {line}" for line in _errors(config)]
     return config, errors
 
@@ -235,43 +218,27 @@ def secrets(config: Mapping[str, Any]) -> set[str]:
 
     Of headers, values of 8 characters and more, and their words (``Basic …``).
     """
-    many = config.get("businesses")
-    entries = many if isinstance(many, list) else [many]
-    tokens = [entry.get("auth_token", entry) if isinstance(entry, dict) else entry for entry in entries]
-    tokens += [config.get("auth_token"), config.get("admin_token")]
+    tokens = _leaves([config.get(name) for name in ("businesses", "auth_token", "admin_token")])
     words = [word for value in _leaves(config.get("headers")) for word in (value, *value.split())]
-    return {*_leaves(tokens), *(word for word in words if len(word) >= 8)}  # noqa: PLR2004
+    return {*tokens, *(word for word in words if len(word) >= 8)}  # noqa: PLR2004
 
 
-def warn_of_unknown(config: Mapping[str, Any]) -> None:
-    """Log a warning for each setting that does not exist: most are misspelled."""
-    known = SETTINGS["properties"]
-    for name in config:
-        if name not in known:
-            logger.warning("setting %r is not known and is ignored%s", name, hint(name, known))
+def warn_of_unknown(before: str, given: Iterable[str], known: Collection[str], after: str) -> None:
+    """Log a warning for each name that does not exist, with the one that may be meant: most are misspelled."""
+    for name, meant in _misspelled(given, known).items():
+        logger.warning("%s %r%s%s", before, name, after, f": did you mean {meant!r}?" if meant else "")
 
 
-def hint(name: str, known: Iterable[str]) -> str:
-    """Return how a line about an unknown name ends: with the one that may be meant, if there is one."""
-    meant = _closest(name, known)
-    return f": did you mean {meant!r}?" if meant else ""
-
-
-def _closest(name: str, known: Iterable[str]) -> str:
-    """Return the known name that may be meant, or an empty text."""
-    return "".join(difflib.get_close_matches(name, list(known), n=1))
-
-
-def _unknown(given: Mapping[str, Any]) -> dict[str, str]:
-    """Return unknown name -> the setting that may be meant, or an empty text."""
-    known = SETTINGS["properties"]
-    return {name: _closest(name, known) for name in given if name not in known}
+def _misspelled(given: Iterable[str], known: Collection[str]) -> dict[str, str]:
+    """Return unknown name -> the known one that may be meant, or an empty text."""
+    return {name: "".join(difflib.get_close_matches(name, known, n=1)) for name in given if name not in known}
 
 
 def _leaves(value: Any) -> list[str]:  # noqa: ANN401
-    """Return the texts and numbers in a JSON value, but the ids of businesses, which are not secret."""
+    """Return the texts and numbers in a JSON value; of a business with a token, that alone."""
     if isinstance(value, dict):
-        value = [item for name, item in value.items() if name != "business_id"]
+        names = {"auth_token"} if value.keys() >= {*_ONE_BUSINESS} else value.keys() - {"business_id"}
+        value = [value[name] for name in names]
     if isinstance(value, list):
         return [leaf for item in value for leaf in _leaves(item)]
     return [] if value in (None, "", True, False) else [str(value)]
@@ -290,7 +257,7 @@ def _tidy(value: Any) -> Any:  # noqa: ANN401
         return [_tidy(item) for item in value]
     if isinstance(value, dict):
         tidy = {name: item if isinstance(item, dict) else _tidy(item) for name, item in value.items()}
-        return {name: item for name, item in tidy.items() if item not in (None, "")}
+        return {name: item for name, item in tidy.items() if item not in (None, "", {})}
     return value
 
 
@@ -300,43 +267,39 @@ def _errors(config: dict[str, Any]) -> list[str]:
         errors = [line for error in JSONSchemaValidator(SETTINGS).iter_errors(config) for line in _lines(error)]
     except AttributeError:  # the SDK's own rule for __else__ is not a JSON Schema
         errors = ["stream_maps is not of the right shape: see --about"]
-    ways = [way for way, names in WAYS.items() if config.keys() & names]
+    ways = [way for way in WAYS if config.keys() & {*way.split("/")}]
     if len(ways) > 1:
         errors.append(f"{' and '.join(ways)} are both given: keep one of them")
     return list(dict.fromkeys(errors)) or [
         *_url_errors(config["api_url"]),
         *_business_errors(config),
         *_header_errors(config.get("headers", {})),
-        *_batch_errors(config.get("batch_config", {})),
+        *(_batch_errors(config["batch_config"]) if "batch_config" in config else ()),
     ]
 
 
-def _lines(error: ValidationError) -> Iterator[str]:
-    """Yield what a setting must be."""
+def _lines(error: Any) -> list[str]:  # noqa: ANN401 (jsonschema's types are too wide)
+    """Return what a setting must be, or which ones are missing."""
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
-    rule: Any = error.validator_value
-    schema: Any = error.schema
-    given: Any = error.instance
+    rule, given = error.validator_value, error.instance
     if error.validator == "required":
-        yield from (_missing(f"{where}.{name}".lstrip("."), given) for name in rule if name not in given)
-    elif message := MESSAGES.get(str(error.validator)):
+        return [_missing(f"{where}.{name}".lstrip("."), given) for name in rule if name not in given]
+    if must := MESSAGES.get(error.validator):
         words = rule if isinstance(rule, list) else [rule]
-        yield f"{where} {message.format(', '.join(str(word) for word in words if word != 'null'))}"
-    else:
-        yield f"{where} {schema.get('x-error', 'is not of the right shape: see --about')}"
+        return [f"{where} {must} {', '.join(str(word) for word in words if word != 'null')}"]
+    return [f"{where} {error.schema.get('x-error', 'is not of the right shape: see --about')}"]
 
 
 def _missing(where: str, given: Mapping[str, Any], others: str = "") -> str:
     """Return the line about a missing setting: what may be meant for it, or where it stands without being read."""
     name = where.rpartition(".")[2]
-    for unknown, meant in _unknown(given).items():
+    for unknown, meant in _misspelled(given, SETTINGS["properties"]).items():
         if meant == name:
             return f"{where} is missing, but {unknown!r} is set: did you mean {name!r}?"
     line = f"{where} is missing: set it{others}"
-    ignored = [f"{PREFIX}{key.upper()}" for key in SETTINGS["properties"] if key not in given]
     dotenv = dotenv_values(".env", encoding="latin-1")  # an encoding that cannot fail
     for place, variables in (("the environment", dict(os.environ)), (".env", dotenv)):
-        if where == name and any((variables.get(variable) or "").strip() for variable in ignored):
+        if where == name and _variables(variables).keys() - given.keys():
             return f"{line} ({PREFIX}… are in {place}, which --config=ENV reads)"
     return line
 
@@ -353,29 +316,28 @@ def _business_errors(config: Mapping[str, Any]) -> Iterator[str]:
     settings = ("businesses", "businesses_file", "business_id", "auth_token", "admin_token")
     others = ", with auth_token, or use businesses, businesses_file or admin_token"
     if not config.keys() & {*settings[:3]} and ("auth_token" in config or "admin_token" not in config):
-        meant = {name: "" for name in _unknown(config).values() if name in settings and name not in config}
-        yield from (_missing(name, config, others) for name in meant or ["business_id"])
+        meant = _misspelled(config, SETTINGS["properties"]).values()
+        names = [name for name in settings if name in meant and name not in config]
+        yield from (_missing(name, config, others) for name in names or ["business_id"])
     first: dict[str | None, str] = {}
-    for index, entry in enumerate(businesses(config)):
-        prefix = f"businesses[{index}]." if "businesses" in config else ""
+    for index, entry in enumerate(config.get("businesses", [config] if "business_id" in config else [])):
+        prefix = "" if entry is config else f"businesses[{index}]."
         if (where := first.setdefault(entry.get("business_id"), prefix)) != prefix:
             yield f"{prefix}business_id is the same as {where}business_id: list a business once"
         if "auth_token" not in entry and "admin_token" not in config:
-            yield _missing(f"{prefix}auth_token", entry if prefix else config, ", or admin_token, which finds it")
+            yield _missing(f"{prefix}auth_token", entry, ", or admin_token, which finds it")
 
 
-def _header_errors(headers: Mapping[str, str]) -> Iterator[str]:
+def _header_errors(headers: Mapping[str, str]) -> list[str]:
     folded = [name.lower() for name in headers]
-    for name in headers:
-        if folded.count(name.lower()) > 1:
-            yield f"headers.{name} is given twice, in upper and lower case: keep one"
+    twice = [name for name in headers if folded.count(name.lower()) > 1]
+    return [f"headers.{name} is given twice, in upper and lower case: keep one" for name in twice]
 
 
 def _batch_errors(batch: Mapping[str, Any]) -> Iterator[str]:
-    encoding, storage = batch.get("encoding", {}), batch.get("storage", {})
     try:
-        if encoding.get("format") == "parquet":
+        if batch["encoding"]["format"] == "parquet":
             import_module("pyarrow")
-        fsspec.get_filesystem_class(urlsplit(storage.get("root", "")).scheme or "file")
+        fsspec.get_filesystem_class(urlsplit(batch["storage"]["root"]).scheme or "file")
     except (ImportError, ValueError) as error:
         yield f"batch_config needs a library beside the tap: {error}"

@@ -5,22 +5,17 @@ from __future__ import annotations
 import logging
 import re
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
 from tap_instances import settings
-from tap_instances.businesses import find_businesses
+from tap_instances.businesses import Business, find_businesses
 from tap_instances.client import Client
 from tap_instances.failures import SnapshotError
 from tap_instances.run import Run
 from tap_instances.sdk.tap import SDKTap
 from tap_instances.streams import STREAMS, SnapshotStream
-
-if TYPE_CHECKING:
-    from tap_instances.businesses import Business
-
-PLAIN_HTTP: Final = re.compile(r"http://(?!(localhost|127(\.\d+){3}|\[::1\])([:/]|\Z))", re.IGNORECASE)
 
 logger = logging.getLogger("tap-instances")
 
@@ -39,7 +34,7 @@ class TapInstances(SDKTap):
     @cached_property
     def client(self) -> Client:
         """HTTP client for ``api_url``, created on first use."""
-        if PLAIN_HTTP.match(self.config["api_url"]):
+        if re.match(r"http://(?!(localhost|127(\.\d+){3}|\[::1\])([:/]|\Z))", self.config["api_url"], re.IGNORECASE):
             logger.warning("api_url is plain http: tokens and data cross the network unencrypted; use https")
         return Client(self.config, default_user_agent=f"{self.name}/{self.plugin_version}")
 
@@ -55,12 +50,8 @@ class TapInstances(SDKTap):
             logger.warning("the catalog selects no stream: nothing is read")
 
     def _businesses(self) -> list[Business]:
-        """Return the businesses to read, in their order; the server's list is requested only if a token is missing.
-
-        Raises:
-            SystemExit: The list is needed, and cannot be read.
-        """
-        named = {entry["business_id"]: entry.get("auth_token") for entry in settings.businesses(self.config)}
+        """Return the businesses to read, in order; exit if the server's list is needed for a token and not readable."""
+        named = {entry["business_id"]: entry.get("auth_token") for entry in self.config.get("businesses", ())}
         listed = []
         if not named or not all(named.values()):
             try:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, NoReturn
 
 from singer_sdk import Stream
 from singer_sdk.helpers.conform import TypeConformanceLevel
-from singer_sdk.singerlib import Metadata, Schema
+from singer_sdk.singerlib import Catalog, Metadata, Schema
 from typing_extensions import override
 
 from tap_instances.columns import column_names, load_schema
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from singer_sdk.singerlib import Catalog
 
 FULL_TABLE: Final = "FULL_TABLE"
 
@@ -44,8 +39,6 @@ class SDKStream(Stream):
         """Take selection, FULL_TABLE and key columns from the catalog; no secret column, no replication key."""
         if entry := catalog.get_stream(self.name):
             metadata, columns = entry.metadata.root, self.schema["properties"]
-            for secret in load_schema(self.name)["properties"].keys() - columns.keys():
-                (entry.schema.properties or {}).pop(secret, None)
             keys = entry.key_properties or metadata.table_key_properties or self.primary_keys
             if not set(keys) <= columns.keys():
                 logger.warning("the catalog's keys of %s are not columns of it: they are ignored", self.name)
@@ -58,17 +51,18 @@ class SDKStream(Stream):
             elif methods - {method} or (entry.replication_key or metadata.replication_key or key) != key:
                 own = "INCREMENTAL or FULL_TABLE" if self.can_be_full_table else f"always {method}"
                 logger.warning("%s is %s: another replication method or key is ignored", self.name, own)
-            # A row without its key would be of no use.
-            entry.schema.properties = entry.schema.properties or {}
-            for name in keys:
-                entry.schema.properties.setdefault(name, Schema.from_dict(columns[name]))
+            properties = entry.schema.properties = entry.schema.properties or {}
+            for secret in load_schema(self.name)["properties"].keys() - columns.keys():
+                properties.pop(secret, None)
+            for name in keys:  # a row without its key would be of no use
+                properties.setdefault(name, Schema.from_dict(columns[name]))
                 entry.metadata["properties", name].inclusion = Metadata.InclusionType.AUTOMATIC
             entry.key_properties, entry.replication_method = keys, method
             entry.replication_key = metadata.replication_key = key
         super().apply_catalog(catalog)
 
     @override
-    def get_records(self, context: Any) -> Iterable[dict[str, Any]]:
+    def get_records(self, context: Any) -> NoReturn:
         """Never asked for: a run writes all streams from one snapshot."""
         raise NotImplementedError
 

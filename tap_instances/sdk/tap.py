@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import logging
-import os
 import signal
 import sys
 from copy import deepcopy
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 import msgspec
 from singer_sdk import Tap
-from singer_sdk.cli import plugin_cli
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.singerlib import Catalog
 from typing_extensions import override
@@ -26,10 +22,6 @@ from tap_instances.redact import scrub_logs
 from tap_instances.sdk.stream import FULL_TABLE
 from tap_instances.sdk.writer import CLOSED_PIPE, LineWriter, drop_stdout
 
-if TYPE_CHECKING:
-    from types import FrameType
-
-
 logger = logging.getLogger("tap-instances")
 
 
@@ -39,10 +31,9 @@ class Command(click.Command):
     @override
     def main(self, *args: Any, **kwargs: Any) -> Any:
         logging.captureWarnings(capture=True)
-        if sys.stdout is None:  # the tap was started with ">&-"
-            logger.error("stdout is closed: what the tap writes goes there")
-            sys.exit(1)
         try:
+            if sys.stdout is None:  # the tap was started with ">&-"
+                settings.refuse(["stdout is closed: what the tap writes goes there"])
             try:
                 return super().main(*args, **kwargs)
             finally:
@@ -73,12 +64,8 @@ class SDKTap(Tap):
         # An object, or its JSON; the SDK would copy it into a structure of its own.
         self.given_state = {} if state is None else state
         self.append_builtin_config(self.config_jsonschema)
-        for stream in catalog.get("streams", ()) if isinstance(catalog, dict) else ():
-            for entry in stream.get("metadata", ()):
-                metadata = entry["metadata"]
-                method = metadata.get("replication-method")  # Meltano's; the SDK looks for the other one
-                if method and metadata.get("forced-replication-method") != FULL_TABLE:
-                    metadata["forced-replication-method"] = method
+        if catalog is not None and not isinstance(catalog, Catalog):
+            catalog = _catalog(catalog)
         # The SDK's steps and numbers are of use at DEBUG only.
         level = logging.NOTSET if logger.isEnabledFor(logging.DEBUG) else logging.WARNING
         self.logger.setLevel(level)
@@ -88,10 +75,8 @@ class SDKTap(Tap):
 
     @override
     def setup_mapper(self) -> None:
-        streams = self.streams.values()  # made before the mapper: they remove secret columns from the catalog
-        longest = max(len(column) for stream in streams for column in stream.schema["properties"])
-        if self.config.get("flattening_max_key_length", longest + 1) <= longest:
-            settings.refuse([f"flattening_max_key_length must be at least {longest + 1}: it would rename columns"])
+        # The streams are made before the mapper: they remove secret columns from the catalog.
+        settings.warn_of_unknown("the catalog's stream", self.catalog, self.streams, " is not known")
         # The SDK fails on a map of a deselected stream. Here its filter still applies to the streams below.
         catalog = deepcopy(self.catalog)
         for entry in catalog.streams:
@@ -99,33 +84,26 @@ class SDKTap(Tap):
         try:
             super(Tap, self).setup_mapper()
             self.mapper.register_raw_streams_from_catalog(catalog)
-        except ConfigValidationError:  # of flattening
-            raise
         except Exception as error:  # noqa: BLE001 (whatever it is, it is the user's to correct)
-            settings.refuse([f"stream_maps must be corrected: {' '.join(str(error).split())}"])
-        self._warn_of_unknown()
+            line = f"stream_maps must be corrected: {' '.join(str(error).split())}"
+            settings.refuse(getattr(error, "errors", [line]))  # those of flattening have lines of their own
+        self._warn_of_unknown_columns()
 
-    def _warn_of_unknown(self) -> None:
-        """Log a warning for each name of a stream, or of a column to remove, that does not exist."""
-        for name in self.catalog:
-            if name not in self.streams:
-                logger.warning("the catalog's stream %r is not known%s", name, settings.hint(name, self.streams))
+    def _warn_of_unknown_columns(self) -> None:
+        """Log a warning for each stream in the stream maps, and each column to remove, that does not exist."""
         for key, stream_map in self.mapper.stream_maps_dict.items():  # without __else__
             columns = stream_map if isinstance(stream_map, dict) else {}
             name = columns.get("__source__", key)
-            streams = fnmatch.filter(self.streams, name)  # a name may be a pattern
-            if not streams:
-                logger.warning("stream_maps names %r, which is no stream%s", name, settings.hint(name, self.streams))
+            if not (streams := fnmatch.filter(self.streams, name)):  # a name may be a pattern
+                settings.warn_of_unknown("stream_maps names", [name], self.streams, ", which is no stream")
                 continue
             # Secret columns, too: they may be removed to make sure.
             known = {column for stream in streams for column in load_schema(stream)["properties"]}
-            for column, value in columns.items():
-                if value in (None, "__NULL__") and column not in known and not column.startswith("__"):
-                    hint = settings.hint(column, known)
-                    logger.warning("stream_maps removes %r of %s, which has no such column%s", column, name, hint)
+            gone = [column for column, value in columns.items() if value in (None, "__NULL__") and column[:2] != "__"]
+            settings.warn_of_unknown("stream_maps removes", gone, known, f" of {name}, which has no such column")
 
     @override
-    def _handle_termination(self, signum: int, frame: FrameType | None) -> NoReturn:
+    def _handle_termination(self, signum: int, frame: Any) -> NoReturn:
         # The SDK writes a STATE and exits 0. A signal may come inside a write: nothing may follow half a line.
         signal.signal(signum, signal.SIG_IGN)
         drop_stdout()
@@ -146,30 +124,11 @@ class SDKTap(Tap):
         scrub_logs(settings.secrets(self._config))
         if errors and raise_errors:
             settings.refuse(errors)
-        settings.warn_of_unknown(self._config)
+        known = settings.SETTINGS["properties"]
+        settings.warn_of_unknown("setting", self._config, known, " is not known and is ignored")
         return errors
 
     # ---------------------------------------------------------------------------------------------- command line
-
-    @plugin_cli
-    @override
-    def cli(cls) -> click.Command:  # noqa: N805
-        # The SDK sets up logging here, and ends in a traceback where one of these is wrong.
-        levels, config = (f"{settings.PREFIX}LOGLEVEL", "LOGLEVEL"), "SINGER_SDK_LOG_CONFIG"
-        for name in (*levels, config):
-            text = os.environ.get(name, "")
-            if not text.strip():
-                os.environ.pop(name, None)
-            elif name in levels and not isinstance(logging.getLevelName(text.upper()), int):
-                sys.exit(f"{name} must be DEBUG, INFO, WARNING, ERROR or CRITICAL: correct it, or unset it")
-        try:
-            if config in os.environ:
-                Path(os.environ[config]).read_bytes()  # of a missing file the SDK only warns
-            return super(SDKTap, cls).cli  # noqa: UP008 (not a method yet: there is no instance)
-        except Exception:  # noqa: BLE001 (whatever a file may hold)
-            sys.exit(
-                "SINGER_SDK_LOG_CONFIG must name a YAML file with a logging configuration: correct it, or unset it"
-            )
 
     @classmethod
     @override
@@ -187,7 +146,7 @@ class SDKTap(Tap):
         result = super().cb_config(ctx, param, tuple(path for path in value if path == "ENV"))
         for path in value:
             if path != "ENV":
-                result.config |= settings.read_json("--config", path, dict, "is not a JSON object with the settings")
+                result.config |= settings.read_json("--config", path, "is not a JSON object with the settings")
         return result
 
     @classmethod
@@ -195,15 +154,20 @@ class SDKTap(Tap):
     def invoke(cls, *, config: Any = None, state: Any = None, catalog: Any = None, **about: Any) -> None:
         # The SDK's names no file that cannot be read, and parses the state into more memory than it needs.
         super(Tap, cls).invoke(**about)
-        given = None
         if catalog:
-            try:
-                given = json.loads(catalog.read())
-                msgspec.convert(given["streams"], list)
-                Catalog.from_dict(given)
-            except Exception as error:  # noqa: BLE001 (whatever shape a file may have)
-                problem = "is not a catalog as --discover writes it"
-                settings.refuse([settings.not_json("--catalog", catalog.name, problem, error)])
-        tap = cls(config=config.config, parse_env_config=config.parse_env, catalog=given, state=state and state.read())
+            problem = "is not a catalog as --discover writes it"
+            catalog = settings.read_json("--catalog", catalog.name, problem, _catalog)
+        state = state and state.read()
+        tap = cls(config=config.config, parse_env_config=config.parse_env, catalog=catalog, state=state)
         cls.print_version(print_fn=cls.logger.info)
         tap.sync_all()
+
+
+def _catalog(given: dict[str, Any]) -> Catalog:
+    """Return a catalog; Meltano's ``replication-method`` counts as what the SDK looks for."""
+    streams = msgspec.convert(given["streams"], list[dict[str, Any]])
+    for metadata in [entry["metadata"] for stream in streams for entry in stream.get("metadata", ())]:
+        method = metadata.get("replication-method")
+        if method and metadata.get("forced-replication-method") != FULL_TABLE:
+            metadata["forced-replication-method"] = method
+    return Catalog.from_dict({"streams": streams})
