@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import date
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
+from singer_sdk.helpers._compat import warn_python_eol
 
 from demo.codechat import Answer, Business, CodeChat, Request, World
 from tap_instances.sdk import tap as sdk_tap
@@ -193,6 +196,17 @@ def test_the_log_of_a_good_run_is_a_line_per_business_and_one_that_sums_up(codec
     business, *_, last = (text for *_, text in lines)
     assert business.endswith(" s")
     assert "businesses read in" in last
+
+
+def test_the_sdk_does_not_warn_of_an_old_python_at_each_start(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    warn = partial(warn_python_eol, date(2026, 10, 1), (3, 10))
+    warn()
+    assert "Python 3.10" in str(recwarn.pop(FutureWarning).message)
+    monkeypatch.setattr("singer_sdk.plugin_base.warn_python_eol", warn)
+    discover()
+    assert recwarn.list == []
 
 
 def test_the_closing_line_counts_what_the_state_knows(codechat: CodeChat) -> None:

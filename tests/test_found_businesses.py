@@ -171,6 +171,7 @@ ALONE: Final[dict[str, tuple[tuple[str, ...], list[dict[str, Any]], str, str]]] 
     # named, listed; who fails, and why
     "not listed": (("b-1", "b-9"), [item("b-1")], "b-9", "the server does not list it"),
     "no token": ((), [item("b-1"), item("b-9", None)], "b-9", "the server lists no token for it: set its auth_token"),
+    "an empty token": ((), [item("b-9") | {"businessToken": ""}, item("b-1")], "b-9", "the server lists no token"),
     "a bad token": (
         (),
         [item("b-9", "two words"), item("b-1")],
@@ -196,6 +197,8 @@ ALONE: Final[dict[str, tuple[tuple[str, ...], list[dict[str, Any]], str, str]]] 
     "a bad id": ((), [item("b-1"), item("..")], "..", "its businessId in the server's list is not a valid id"),
     "an id of lines": ((), [item("b-1"), item("a\nb", "t")], "a\\nb", "its businessId in the server's list"),
     "a bad id twice": ((), [item(".."), item("b-1"), item("..")], "..", "its businessId in the server's list is not"),
+    "a number for an id": ((), [item("b-1"), item(17)], "number 2", "its businessId in the server's list"),
+    "an empty id": ((), [item("b-1"), item("")], "number 2", "its businessId in the server's list is not a valid id"),
     "no id": ((), [item(None), item("b-1")], "number 1", "its businessId in the server's list is not a valid id"),
 }
 

@@ -408,9 +408,11 @@ def test_a_handler_without_a_formatter_hides_secrets(handler: logging.StreamHand
     assert handler.stream.getvalue() == "it is ***\n"
 
 
-def test_what_is_logged_without_any_handler_holds_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_logged_without_any_handler_holds_no_secret(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     logger = logging.getLogger("tests.alone")
-    logger.propagate = False
+    monkeypatch.setattr(logger, "propagate", False)
     scrub_logs(["the-first-secret"])
     logger.warning("it is the-first-secret")
     assert capsys.readouterr().err == "it is ***\n"

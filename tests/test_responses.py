@@ -111,11 +111,13 @@ def test_a_link_to_a_next_page_is_found_however_it_is_written(header: str, *, mo
         ({"totalPages": 1, "currentPage": 0, "last": True}, ""),
         ({"totalPages": 0, "pages": "0"}, ""),
         ({"nextPage": None, "next": "", "hasMore": False, "hasNext": "false", "nextCursor": {}}, ""),
+        ({"nextPage": "0", "next": "null", "nextUrl": "None", "more": []}, ""),
         ({"_links": {"next": {"href": None}}, "links": [{"rel": "next"}]}, ""),
         ({"total": 50, "limit": 50}, ""),
         ({"total": 120}, ""),  # of what, is not said
         ({"other": {"nextPage": 2}, "name": "next"}, ""),
         ({"totalPages": [3], "pages": "many"}, ""),
+        ({"totalPages": 10**400}, ""),  # more than a float holds
     ],
 )
 def test_a_key_that_tells_of_more_pages_is_found(keys: dict[str, Any], found: str) -> None:

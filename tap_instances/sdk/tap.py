@@ -6,6 +6,7 @@ import fnmatch
 import logging
 import signal
 import sys
+import warnings
 from copy import deepcopy
 from typing import Any, NoReturn
 
@@ -70,6 +71,7 @@ class SDKTap(Tap):
         level = logging.NOTSET if logger.isEnabledFor(logging.DEBUG) else logging.WARNING
         self.logger.setLevel(level)
         logging.getLogger("urllib3").setLevel(level and logging.ERROR)  # it warns of odd headers with a traceback
+        warnings.filterwarnings("ignore", "Python .* end of life")  # the SDK's, at each start: two lines of every log
         super().__init__(catalog=catalog, **kwargs)
         self.metrics_logger.setLevel(level)
 
