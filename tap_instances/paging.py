@@ -6,39 +6,47 @@ import re
 from contextlib import suppress
 from typing import Any, Final
 
-# What keys are made of by which servers tell that a list comes in pages: "nextPage", "total_pages", "meta".
-WORDS: Final = re.compile(
-    r"(next|has|more|is|last|page|pages|pageinfo|paging|pagination|meta|metadata|links|cursor|token|url|link|offset"
-    r"|total|num|number|count|records|items|elements|limit|size|per|[-_])+"
-)
-REL_NEXT: Final = re.compile(r"""\brel\s*=\s*["']?[^"',;]*\bnext\b""")  # in a Link header
+# Keys, in lower case without "-" and "_", by which servers tell that a list comes in pages.
+NEXT: Final = re.compile(r"next(page)?(url|link|cursor|token|offset|number)?|has(next|more)(pages?)?|more")
+PAGES: Final = re.compile(r"(total|num)?pages(total)?|pagecount|lastpage")
+LAST: Final = re.compile(r"(is)?last(page)?")
+TOTAL: Final = re.compile(r"total(records|items|count|elements)?")
+SIZE: Final = re.compile(r"limit|(per|itemsper)page|pagesize")
+PAGING: Final = re.compile(r"pagination|paging|meta(data)?|pages?|pageinfo|links|cursor")  # objects of such keys
+# The parameters of a Link header, quoted or not. (requests' parser ends at a title with "=" in it.)
+PARAMETER: Final = re.compile(r"""[;,]\s*([^\s=;,<"']+)\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^\s;,]*)""")
 
 
 def links_to_next(header: str) -> bool:
     """Return whether a ``Link`` header has a link with the relation ``next``."""
-    return bool(REL_NEXT.search(re.sub(r"<[^>]*>", "", header.lower())))
+    parameters = PARAMETER.findall(re.sub(r"<[^>]*>", "", header.lower()))
+    return any(name == "rel" and "next" in value.strip("\"'").split() for name, value in parameters)
 
 
 def next_page_key(top: dict[str, Any], path: str = "") -> str:
     """Return the path of the key that tells of more pages than this one, or an empty string."""
-    names = {key: name for key in top if WORDS.fullmatch(name := key.lower())}
-    size = max((_number(top[key]) for key, name in names.items() if re.search("limit|size|per", name)), default=0)
-    for key, name in names.items():
+    folded = {key: key.lower().replace("-", "").replace("_", "") for key in top}
+    sizes = [_number(top[key]) for key, name in folded.items() if SIZE.fullmatch(name)]
+    for key, name in folded.items():
         value = top[key]
-        if "links" in name and isinstance(value, list):
-            value = {str(link.get("rel")): link.get("href") for link in value if isinstance(link, dict)}
-        is_next = "next" in name or "more" in name
-        if isinstance(value, dict) and not is_next:
+        if isinstance(value, dict) and PAGING.fullmatch(name):
             if found := next_page_key(value, f"{path}{key}."):
                 return found
         elif (
-            (is_next and _is_given(value))
-            or ("last" in name and value is False)
-            or (re.search("pages|page[-_]?count|last[-_]?page", name) and _number(value) > 1)
-            or ("total" in name and _number(value) > size > 0)
+            (NEXT.fullmatch(name) and _is_given(value))
+            or (PAGES.fullmatch(name) and _number(value) > 1)
+            or (LAST.fullmatch(name) and value is False)
+            or (name == "links" and _has_next(value))
+            or (TOTAL.fullmatch(name) and any(0 < size < _number(value) for size in sizes))
         ):
             return f"{path}{key}"
     return ""
+
+
+def _has_next(links: Any) -> bool:  # noqa: ANN401
+    """Return whether a list of links, as in a body, has one with the relation ``next``."""
+    listed = [link for link in links if isinstance(link, dict)] if isinstance(links, list) else []
+    return any(str(link.get("rel")).lower() == "next" and link.get("href") for link in listed)
 
 
 def _is_given(value: Any) -> bool:  # noqa: ANN401

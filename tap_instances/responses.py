@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import mktime_tz, parsedate_tz
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -22,12 +22,14 @@ from urllib3.response import HTTPResponse
 from tap_instances.failures import CHECK_URL, REACH, SnapshotError, one_line
 from tap_instances.paging import links_to_next, next_page_key
 from tap_instances.redact import MASK, is_secret_name
-from tap_instances.values import decode, encode, json_type, parse_json, repair
+from tap_instances.values import decode, encode, is_unicode, json_type, parse_json, repair
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import requests
+
+    T = TypeVar("T")
 
 TRANSIENT: Final = frozenset({408, 429, *range(500, 600)})  # worth a retry
 MAX_RETRY_AFTER: Final = 300.0  # seconds; a longer wait is the scheduler's business
@@ -66,7 +68,7 @@ def read_connected(response: requests.Response, body: bytearray) -> Snapshot:
     """Return the snapshot in a response that is complete just now, or raise a :class:`SnapshotError`."""
     observed_at = datetime.now(timezone.utc)
     _check(response, body, ADVICE)
-    top, instances, not_utf8 = _parse(response, body)
+    top, instances, not_utf8 = _parse(response, body, _read_top)
     if not isinstance(top, dict):
         raise SnapshotError(f"the response is {json_type(top)}, not an object with Instances", CHECK_URL)
     if instances is None:
@@ -81,7 +83,7 @@ def read_connected(response: requests.Response, body: bytearray) -> Snapshot:
 def read_listed(response: requests.Response, body: bytearray) -> list[dict[str, Any]]:
     """Return the items of the server's list of businesses, or raise a :class:`SnapshotError`."""
     _check(response, body, LIST_ADVICE)
-    value, _, _ = _parse(response, body)
+    value = _parse(response, body, parse_json)
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
         return value
     what = "an array of other things" if isinstance(value, list) else json_type(value)
@@ -89,25 +91,30 @@ def read_listed(response: requests.Response, body: bytearray) -> list[dict[str, 
     raise SnapshotError(reason, "check api_url, or use businesses instead of admin_token", _said(value))
 
 
-def _parse(response: requests.Response, body: bytearray) -> tuple[Any, list[Raw] | None, bool]:
-    """Return what :func:`_split` does, and whether bytes were not UTF-8; raise a :class:`SnapshotError` if need be."""
+def _parse(response: requests.Response, body: bytearray, parse: Callable[[bytearray], T]) -> T:
+    """Return what ``parse`` makes of a body, or raise a :class:`SnapshotError`."""
     try:
-        try:
-            return *_split(body), False
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return *_split(repair(body)), isinstance(error, UnicodeDecodeError)
+        return parse(body)
     except RecursionError as error:
         raise SnapshotError("the response is nested deeper than some 1,000 levels", OPERATOR) from error
     except ValueError as error:
         codings = {coding.strip().lower() for coding in response.headers.get("Content-Encoding", "").split(",")}
         if unknown := codings - {"", "identity", *HTTPResponse.CONTENT_DECODERS}:
-            reason = f"the response has Content-Encoding {one_line(unknown.pop())[:40]}, which is not supported"
+            reason = f"the response has Content-Encoding {one_line(min(unknown))[:40]}, which is not supported"
             advice = "let the server, or the proxy in front of it, send gzip or no encoding: the tap asks for that"
             raise SnapshotError(reason, advice) from error
         if _is_page(body):
             raise SnapshotError("the response is a web page, not JSON", CHECK_URL, transient=True) from error
         what = "not JSON" if body.strip() else "empty"
         raise SnapshotError(f"the response is {what}", f"if it stays so, {OPERATOR}", transient=True) from error
+
+
+def _read_top(body: bytearray) -> tuple[Any, list[Raw] | None, bool]:
+    """Return what :func:`_split` does, of a repaired body if need be, and whether bytes were not UTF-8."""
+    try:
+        return *_split(body), False
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return *_split(repair(body)), not is_unicode(body)
 
 
 class _Documented(msgspec.Struct, forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import sys
 from configparser import ConfigParser
 from contextlib import suppress
 from importlib import import_module
@@ -88,10 +89,10 @@ SETTINGS: Final[dict[str, Any]] = {  # the SDK adds its own
             "an object of texts. In the environment: JSON",
             {**_SECRET, "examples": [{"apikey": "…"}],
              "patternProperties": {
-                 **{rf"^(?i:{name})\Z": {"not": {}, "x-error": f"is not taken: {why}"}
+                 **{rf"^(?i:{name})(?!\n)$": {"not": {}, "x-error": f"is not taken: {why}"}
                     for name, why in _REFUSED_HEADERS.items()},
-                 rf"^{_HEADER_NAME}\Z": {
-                     "type": "string", "pattern": r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?\Z",
+                 rf"^{_HEADER_NAME}(?!\n)$": {
+                     "type": "string", "pattern": r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?(?!\n)$",
                      "x-error": "must be printable ASCII without blanks at its ends"}},
              "additionalProperties": False, "x-error": "must have names that HTTP allows, such as apikey"}),
         "include_secrets": _setting(
@@ -115,10 +116,10 @@ SETTINGS: Final[dict[str, Any]] = {  # the SDK adds its own
     },
     "allOf": [{"properties": {  # more rules for the SDK's own
         "flattening_max_key_length": {"minimum": 26},  # a shorter one would rename columns
-        "batch_config": {"required": ["encoding", "storage"], "properties": {
+        "batch_config": {"if": {"minProperties": 1}, "then": {"required": ["encoding", "storage"], "properties": {
             "encoding": {"type": "object", "required": ["format"], "properties": {
                 "compression": {"const": "gzip", "x-error": "must be gzip: the SDK writes nothing else"}}},
-            "storage": {"type": "object", "required": ["root"], "properties": {"root": {"type": "string"}}}}}}}],
+            "storage": {"type": "object", "required": ["root"], "properties": {"root": {"type": "string"}}}}}}}}],
 }  # fmt: skip
 
 # The ways to name businesses. With none of them, admin_token reads all.
@@ -169,7 +170,11 @@ def from_environment() -> dict[str, Any]:
 def _variables(environment: Mapping[str, str | None]) -> dict[str, str]:
     """Return setting -> text of the environment variables that are this tap's and not empty."""
     # LOGLEVEL is the SDK's; Meltano's own begin with two underscores.
-    ours = {name: text for name, text in environment.items() if re.match(rf"{PREFIX}(?!_|LOGLEVEL\Z)", name)}
+    ours = {
+        name: text
+        for name, text in environment.items()
+        if re.match(rf"{PREFIX}(?!_|LOGLEVEL\Z)", name) and name.isupper()
+    }
     return {name.removeprefix(PREFIX).lower(): text.strip() for name, text in ours.items() if text and text.strip()}
 
 
@@ -178,7 +183,8 @@ def read_json(
 ) -> Any:  # noqa: ANN401
     """Return what ``take`` makes of a file's JSON: UTF-8, or UTF-16 with its byte order mark. No line quotes it."""
     try:
-        return take(json.loads(Path(path).expanduser().read_bytes()))
+        raw = sys.stdin.buffer.read() if path == "-" else Path(path).expanduser().read_bytes()
+        return take(json.loads(raw))
     except OSError as error:
         refuse([f"{name} {path} cannot be read: {error.strerror}"])
     except Exception as error:  # noqa: BLE001 (whatever shape a file may have)
@@ -257,7 +263,7 @@ def _tidy(value: Any) -> Any:  # noqa: ANN401
         return [_tidy(item) for item in value]
     if isinstance(value, dict):
         tidy = {name: item if isinstance(item, dict) else _tidy(item) for name, item in value.items()}
-        return {name: item for name, item in tidy.items() if item not in (None, "", {})}
+        return {name: item for name, item in tidy.items() if item not in (None, "")}
     return value
 
 
@@ -274,7 +280,7 @@ def _errors(config: dict[str, Any]) -> list[str]:
         *_url_errors(config["api_url"]),
         *_business_errors(config),
         *_header_errors(config.get("headers", {})),
-        *(_batch_errors(config["batch_config"]) if "batch_config" in config else ()),
+        *(_batch_errors(batch) if (batch := config.get("batch_config")) else ()),
     ]
 
 

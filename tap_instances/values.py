@@ -81,6 +81,15 @@ def parse_json(raw: bytes | bytearray) -> Any:  # noqa: ANN401
     return _LENIENT.decode(raw.decode(json.detect_encoding(raw), "replace"))
 
 
+def is_unicode(raw: bytes | bytearray) -> bool:
+    """True if JSON is valid UTF-8, or the UTF-16 or UTF-32 that it looks like."""
+    try:
+        raw.decode(json.detect_encoding(raw))
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def repair(raw: bytes | bytearray) -> bytes:
     r"""Return JSON that :data:`decode` and every target can read.
 

@@ -56,6 +56,7 @@ def test_each_way_through_a_body_gives_what_the_general_one_does(raw: bytes) -> 
         (('{"Instances":[],"new":"' + "é" * 70_001 + '\\ud83d"}').encode(), False),  # longer than a piece, cut within é
         ('{"Instances":[{"instanceId":"i","name":"São João"}]}'.encode("latin-1"), True),
         (b'{"name":"\xff","Instances":[]}', True),
+        (b'{"name":"\n\xff","Instances":[]}', True),  # a raw line break, too
         (b'{"name":"' + b"x" * 70_000 + b'\xc3","Instances":[]}', True),
     ],
 )
@@ -79,7 +80,9 @@ def test_bytes_that_are_not_utf8_are_read_and_warned_of_once(raw: bytes, *, warn
         ('</x>; rel="prev"', False),
         ('</x;rel=next>; rel="self"', False),
         ('</x>; title="a=b, c"; rel=next', True),
+        ('</x>; title="; rel=next"; rel=self', False),
         ('</x>; rel=self; title="next"', False),
+        ('</x>; rel="next-archive"', False),
         ('</x>; rel="nextish"', False),
         ('</x>; rev="next"', False),
     ],
@@ -102,8 +105,8 @@ def test_a_link_to_a_next_page_is_found_however_it_is_written(header: str, *, mo
         ({"last": False}, "last"),
         ({"meta": {"pagination": {"pageCount": 2}}}, "meta.pagination.pageCount"),
         ({"_links": {"next": {"href": "/x"}}}, "_links.next"),
-        ({"links": [{"rel": "self", "href": "/"}, {"rel": "Next", "href": "/x"}]}, "links.Next"),
-        ({"meta": {"_links": [{"rel": "next", "href": "/x"}]}}, "meta._links.next"),
+        ({"links": [{"rel": "self", "href": "/"}, {"rel": "Next", "href": "/x"}]}, "links"),
+        ({"meta": {"_links": [{"rel": "next", "href": "/x"}]}}, "meta._links"),
         ({"page": {"number": 0, "totalPages": 4}}, "page.totalPages"),
         ({"total": 120, "limit": 50, "offset": 0}, "total"),
         ({}, ""),

@@ -63,6 +63,7 @@ WRONG: Final[list[tuple[dict[str, Any], list[tuple[str, str]]]]] = [
     ({"api_url": "https://a.example/api/v2/business/b-1/instance/connected"}, [("api_url", "give the base URL only")]),
     ({"api_url": 7}, [("api_url", "must be of type string")]),
     ({"api_url": ["s3cr3t"]}, [("api_url", "must be of type string")]),
+    ({"concurrency": {}}, [("concurrency", "must be of type integer")]),
     ({"business_id": None}, [("business_id", "missing: set it, with auth_token, or use")]),
     ({"business_id": ""}, [("business_id", "missing: set it, with auth_token, or use")]),
     ({"business_id": "."}, [("business_id", "must be an id")]),
