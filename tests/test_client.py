@@ -109,6 +109,13 @@ def test_a_big_error_body_is_not_read_to_its_end(requests_mock: Mocker) -> None:
     assert body.closed or body.tell() <= 2 << 20
 
 
+@pytest.mark.parametrize(("url", "target"), [(URL, f"{URL}:443/x"), ("http://h.example", "http://h.example:80/x")])
+def test_a_redirect_that_names_the_usual_port_stays_on_the_server(url: str, target: str, requests_mock: Mocker) -> None:
+    requests_mock.get(ANY, [{"status_code": 302, "headers": {"Location": target}}, {"status_code": 401}])
+    assert "redirected" not in str(make(api_url=url, headers={"X-Key": "k"}).fetch(BUSINESS))
+    assert [request.headers["X-Key"] for request in requests_mock.request_history] == ["k", "k"]
+
+
 def test_the_seconds_of_a_snapshot_include_tries_and_waits(
     requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
