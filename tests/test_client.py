@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import logging
+import ssl
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,6 +69,14 @@ def test_each_kind_of_trouble_is_named(errors: list[Exception], words: str, requ
         outer.__context__ = inner
     requests_mock.get(ANY, exc=errors[0])
     assert words in str(make().fetch(BUSINESS))
+
+
+def test_a_proxy_that_does_not_speak_tls_is_not_taken_for_the_server(requests_mock: Mocker) -> None:
+    error = requests.exceptions.ProxyError()
+    error.__context__ = inner = ssl.SSLError(1, "wrong version number")
+    inner.library, inner.reason = "SSL", "WRONG_VERSION_NUMBER"
+    requests_mock.get(ANY, exc=error)
+    assert "at the proxy (1 try): check HTTP_PROXY" in str(make().fetch(BUSINESS))
 
 
 @pytest.mark.parametrize(
