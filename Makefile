@@ -59,7 +59,7 @@ help:
 	@echo 'make picture   write docs/img/demo.svg from a run of the demo'
 	@echo 'make coverage  the quick tests run every branch of both packages: some ten minutes'
 	@echo 'make pythons   the quick tests and the wheel on Python 3.10 to 3.13, as many as there are: ten minutes each'
-	@echo 'make mutation  which faults put into the code no test sees: about an hour'
+	@echo 'make mutation  which faults put into the code no test sees: hours'
 	@echo 'make bench     how fast the tap is, against a floor and the SDK template: some minutes, prints Markdown'
 	@echo 'make airflow   run the example of examples/airflow in a real Airflow: some four minutes'
 	@echo 'make dashboard-test  the page on DuckDB and PostgreSQL, and in Chromium if it is installed'

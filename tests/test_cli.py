@@ -291,3 +291,10 @@ def test_a_stdout_that_takes_nothing_more_is_let_go_before_the_exit(
         sdk_tap.Command("tap-instances", callback=mock.Mock(side_effect=error)).main([])
     assert (end.value.code, dropped) == (code, [None])
     assert [record.getMessage() for record in caplog.records] == lines
+
+
+def test_an_error_in_the_tap_itself_is_one_line_that_asks_to_report_it(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(SystemExit) as end:
+        sdk_tap.Command("tap-instances", callback=mock.Mock(side_effect=KeyError("of a bug"))).main([])
+    assert end.value.code == 1
+    assert [record.getMessage() for record in caplog.records] == ["unexpected KeyError: 'of a bug': please report it"]

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import logging
+import ssl
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -70,6 +71,14 @@ def test_each_kind_of_trouble_is_named(errors: list[Exception], words: str, requ
     assert words in str(make().fetch(BUSINESS))
 
 
+def test_a_proxy_that_does_not_speak_tls_is_not_taken_for_the_server(requests_mock: Mocker) -> None:
+    error = requests.exceptions.ProxyError()
+    error.__context__ = inner = ssl.SSLError(1, "wrong version number")
+    inner.library, inner.reason = "SSL", "WRONG_VERSION_NUMBER"
+    requests_mock.get(ANY, exc=error)
+    assert "at the proxy (1 try): check HTTP_PROXY" in str(make().fetch(BUSINESS))
+
+
 @pytest.mark.parametrize(
     ("response", "transient"),
     [
@@ -107,6 +116,13 @@ def test_a_big_error_body_is_not_read_to_its_end(requests_mock: Mocker) -> None:
     requests_mock.get(ANY, status_code=404, body=body)
     assert "404 Not Found" in str(make().fetch(BUSINESS))
     assert body.closed or body.tell() <= 2 << 20
+
+
+@pytest.mark.parametrize(("url", "target"), [(URL, f"{URL}:443/x"), ("http://h.example", "http://h.example:80/x")])
+def test_a_redirect_that_names_the_usual_port_stays_on_the_server(url: str, target: str, requests_mock: Mocker) -> None:
+    requests_mock.get(ANY, [{"status_code": 302, "headers": {"Location": target}}, {"status_code": 401}])
+    assert "redirected" not in str(make(api_url=url, headers={"X-Key": "k"}).fetch(BUSINESS))
+    assert [request.headers["X-Key"] for request in requests_mock.request_history] == ["k", "k"]
 
 
 def test_the_seconds_of_a_snapshot_include_tries_and_waits(

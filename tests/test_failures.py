@@ -116,6 +116,8 @@ MESSAGES: Final[tuple[tuple[str, object, str], ...]] = (
     ("long text", b"x" * 28_000, "The API says: " + "x" * 500 + " \u2026"),
     ("lines of text", f"{BODY_MARK}\n{BODY_MARK}".encode(), NOTHING_SAID),
     ("half a JSON", b'{"message": "mark-of-a-body', NOTHING_SAID),
+    ("half an array", b'["mark-of-a-body', NOTHING_SAID),
+    ("text that is not UTF-8", "n\xe3o existe".encode("latin-1"), "The API says: n\ufffdo existe"),
     ("bytes", b"\x00\x01\x02", NOTHING_SAID),
     ("page", PAGE, "a web page answered"),
     ("nothing", b"", NOTHING_SAID),

@@ -244,7 +244,7 @@ def test_a_list_that_cannot_be_read_fails_the_run(case: str) -> None:
     act, words, requests = FAILED[case]
     named = (("b-1", {"business_id": "b-2", "auth_token": OWN_TOKEN}), ())[len(case) % 2]  # either way
     with FaultServer(good, businesses={LIST: (act,)}) as server:
-        run = run_cli(config(server.url, *named, max_retries=requests - 1))
+        run = sync(config(server.url, *named, max_retries=requests - 1))
         assert paths(server) == [LIST] * requests
     assert run.returncode == 1
     assert run.of("RECORD") == run.of("ACTIVATE_VERSION") == []
