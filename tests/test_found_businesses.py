@@ -197,7 +197,7 @@ ALONE: Final[dict[str, tuple[tuple[str, ...], list[dict[str, Any]], str, str]]] 
     "a bad id": ((), [item("b-1"), item("..")], "..", "its businessId in the server's list is not a valid id"),
     "an id of lines": ((), [item("b-1"), item("a\nb", "t")], "a\\nb", "its businessId in the server's list"),
     "a bad id twice": ((), [item(".."), item("b-1"), item("..")], "..", "its businessId in the server's list is not"),
-    "half a pair in an id": ((), [item("b-1"), item("b\ud800", "t")], "b\\ud800", "its businessId in the server's list"),
+    "half a pair in an id": ((), [item("b-1"), item("b\ud800", "t")], "b\\ud800", "its businessId in the server"),
     "a number for an id": ((), [item("b-1"), item(17)], "number 2", "its businessId in the server's list"),
     "an empty id": ((), [item("b-1"), item("")], "number 2", "its businessId in the server's list is not a valid id"),
     "no id": ((), [item(None), item("b-1")], "number 1", "its businessId in the server's list is not a valid id"),
