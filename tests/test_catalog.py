@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +16,7 @@ from tests.kit.support import Run, discover, run_cli, select, sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from demo.codechat import CodeChat
 
@@ -120,6 +123,16 @@ def test_a_catalog_by_hand_with_one_stream_and_no_keys_gives_that_stream_with_it
     assert streams_of(run) == [stream]
     [schema] = run.of("SCHEMA")
     assert schema["key_properties"] == KEYS[stream]
+
+
+def test_a_catalog_can_come_from_stdin(codechat: CodeChat, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(settings(codechat)))
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "tap_instances", "--config", str(config), "--catalog", "-"],
+        input=json.dumps({"streams": [minimal("webhooks")]}), capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert streams_of(checked(Run(done.returncode, done.stdout, done.stderr))) == ["webhooks"]
 
 
 def test_key_properties_in_the_metadata_are_taken(codechat: CodeChat) -> None:
