@@ -184,9 +184,13 @@ def to_time(value: Any) -> Any:  # noqa: ANN401
         text += ":00"
     for spelling in (text, _LONG_FRACTION.sub(r"\1", text)):  # the last moment of 9999 cannot be rounded
         with suppress(msgspec.ValidationError, OverflowError):  # no such day or hour; a year outside 1-9999
-            time = msgspec.convert(spelling, datetime)
-            return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+            return to_utc(msgspec.convert(spelling, datetime))
     return MISFIT
+
+
+def to_utc(time: datetime) -> datetime:
+    """Return a time in UTC; one without a zone is. OverflowError: its year is then 0 or 10000."""
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 _LONG_FRACTION: Final = re.compile(r"(\.\d{6})\d+")

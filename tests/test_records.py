@@ -818,7 +818,7 @@ def test_keys_that_no_column_holds_are_met_once_and_then_read_by_structs_alone()
     assert reader.findings.unknown
     assert [read_item(reader, item) for item in example_items()] == expected
     refuse = AssertionError("a value was converted by itself")
-    with mock.patch.object(ApiObject, "build", side_effect=refuse):
+    with mock.patch.object(records, "_split", side_effect=refuse):
         assert [read_item(reader, item) for item in example_items()] == expected
 
 
