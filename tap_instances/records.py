@@ -36,7 +36,7 @@ from tap_instances.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from tap_instances.memory import Memory
 
@@ -95,13 +95,10 @@ class FaultError(Exception):
 class ApiObject:
     """An object of the API: which of its keys are columns of a stream, and which others it has.
 
-    Its ``struct`` has a field for each column, then for what else is known in it, for ``rest`` (what no field holds, of
-    an object that was built), and for each unknown key that was met.
+    Its ``struct`` has a field for each column, for each other known key, for ``rest`` (what no field can hold), and for
+    each unknown key that was met.
     """
 
-    struct: Any
-    parse: Callable[[bytes], Any]
-    parse_list: Callable[[bytes], Any]
     parent: ApiObject | None = None  # whose struct has this one's as a field
 
     def __init__(
@@ -141,11 +138,8 @@ class ApiObject:
         self.first_unknown = len(fields)
         fields += [(name, Any, UNSET) for name in names]
         names["rest"] = ""  # a key that is not learnt
-        self.struct = struct = msgspec.defstruct(
-            self.stream, fields, rename=names, forbid_unknown_fields=True, gc=False
-        )
-        self.parse = decoder(struct).decode
-        self.parse_list = decoder(list[struct] | None).decode  # type: ignore[valid-type]
+        struct: Any = msgspec.defstruct(self.stream, fields, rename=names, forbid_unknown_fields=True, gc=False)
+        self.struct, self.parse, self.parse_list = struct, decoder(struct).decode, decoder(list[struct] | None).decode
         if self.parent:
             self.parent.make_struct()
 
@@ -180,24 +174,26 @@ class ApiObject:
         if self.key and to_text(key) in {None, "", MISFIT}:
             what = "missing" if self.key not in value else "empty" if key == "" else json_type(key)
             raise FaultError(f": its {self.key} is {what}")
-        raws = _split(raw)
-        fields = {name: self._held(name, item, raws[name]) for name, item in value.items()}
-        rest = {name: value[name] for name, held in fields.items() if held is MISFIT}
+        fields: dict[str, Any] = {}
+        rest: dict[str, Any] = {}
+        for name, member in _split(raw).items():
+            kind = self.fields.get(name)
+            if isinstance(kind, ApiObject):
+                held = kind.read(member)
+            elif kind in CONVERTERS:
+                held = CONVERTERS[kind](value[name])
+            else:
+                held = member if kind is Raw else value[name] if kind is Any else MISFIT
+            if held is MISFIT:
+                rest[name] = value[name]
+            else:
+                fields[name] = held
         known = {*self.fields, *self.unknown, ""}
         new = [name for name in rest if name not in known and encode(name) == f'"{name}"'.encode()]
         if new and len(self.unknown) + len(new) <= MAX_UNKNOWN:
             self.unknown |= dict.fromkeys(new)
             self.make_struct()
-        return self.struct(**{name: held for name, held in fields.items() if held is not MISFIT}, rest=rest)
-
-    def _held(self, name: str, value: Any, raw: Raw) -> Any:  # noqa: ANN401
-        """Return what the struct's field of this name holds of a value, or :data:`MISFIT`."""
-        held = self.fields.get(name)
-        if isinstance(held, ApiObject):
-            return held.read(raw)
-        if held in CONVERTERS:
-            return CONVERTERS[held](value)
-        return raw if held is Raw else value if held is Any else MISFIT
+        return self.struct(**fields, rest=rest)
 
 
 class Reader:
