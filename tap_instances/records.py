@@ -1,7 +1,7 @@
 """An API object becomes a row: JSON in, finished rows (JSON bytes) out.
 
 An item of ``Instances`` is parsed into structs that are made from ``schemas/``. What they refuse, such as a value of
-another type, is built into the same structs value by value (:data:`tap_instances.values.CONVERTERS`). What no column
+another type, is built into the same structs value by value (:data:`KINDS`). What no column
 holds goes to ``additional_properties`` or is withheld as a secret, and :class:`Findings` takes note of it.
 """
 
@@ -21,7 +21,6 @@ from xxhash import xxh3_64_hexdigest
 from tap_instances.columns import api_columns, row_type
 from tap_instances.redact import MASK, is_secret, is_secret_text, mask_url
 from tap_instances.values import (
-    CONVERTERS,
     MISFIT,
     UTC,
     decode,
@@ -31,12 +30,14 @@ from tap_instances.values import (
     encode_row,
     json_type,
     repair,
+    to_flag,
     to_text,
+    to_time,
     to_utc,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from tap_instances.memory import Memory
 
@@ -44,7 +45,6 @@ MAX_DEPTH: Final = 100  # a value nested deeper is kept as its JSON text
 MAX_UNKNOWN: Final = 100  # keys; a server that makes up keys must not make structs without end
 NULL: Final = rb"\u0000"  # as JSON has it: msgspec reads it, but no target does
 NOT_PARSED: Final = (msgspec.DecodeError, UnicodeDecodeError)
-TYPES: Final[dict[str, Any]] = {"text": str | None, "flag": bool | None, "time": datetime | None}
 
 
 class Row(Struct, gc=False):
@@ -92,54 +92,69 @@ class FaultError(Exception):
     """Why an item of a list is not emitted: it has no usable key."""
 
 
+class Field(NamedTuple):
+    """A key of an object: its type where it is parsed, what it is if it is missing, and how it is read by itself."""
+
+    type: Any
+    default: Any
+    read: Callable[[bytes], Any]
+
+
+KINDS: Final = {
+    "key": Field(Annotated[str, msgspec.Meta(min_length=1)], msgspec.field(), lambda raw: to_text(decode(raw))),
+    "text": Field(str | None, None, lambda raw: to_text(decode(raw))),
+    "flag": Field(bool | None, None, lambda raw: to_flag(decode(raw))),
+    "time": Field(datetime | None, None, lambda raw: to_time(decode(raw))),
+}
+ANY: Final = Field(Any, UNSET, decode)
+RAW: Final = Field(Raw | UnsetType, UNSET, lambda raw: raw)
+
+
 class ApiObject:
     """An object of the API: which of its keys are columns of a stream, and which others it has.
 
     Its ``struct`` has a field for each column, for each other known key, for ``rest`` (what no field can hold), and for
-    each unknown key that was met.
+    each unknown key that was met. It is itself the field of an object that has it.
     """
 
-    parent: ApiObject | None = None  # whose struct has this one's as a field
+    default = UNSET
+    parent: ApiObject | None = None
 
     def __init__(
         self, stream: str, prefix: str = "", nested: dict[str, Any] | None = None, *, key: str = "", secrets: bool
     ) -> None:
-        """Take the columns whose ``x-api`` is ``prefix`` and one key, and ``nested``: key -> object, or its type.
+        """Take the columns whose ``x-api`` is ``prefix`` and one key, and ``nested``: key -> object or field.
 
         ``key`` names the key that the object must have. ``secrets`` takes secret columns, too.
         """
         self.stream, self.prefix, self.key, self.secrets = stream, prefix, key, secrets
         paths = {path.removeprefix(prefix): c for path, c in api_columns(stream).items() if path.startswith(prefix)}
         columns = {name: column for name, column in paths.items() if "." not in name}
-        self.columns = [name for name, column in columns.items() if secrets or not column.secret]
-        self.fields: dict[str, Any] = {name: columns[name].kind for name in self.columns}
-        self.times = [index for index, name in enumerate(self.columns) if self.fields[name] == "time"]
-        self.fields |= {name: Raw for name in columns if name not in self.fields} | (nested or {})
-        for held in self.fields.values():
-            if isinstance(held, ApiObject):
-                held.parent = self
+        kinds = {name: column.kind for name, column in columns.items() if secrets or not column.secret}
+        self.columns = list(kinds)
+        self.times = [index for index, kind in enumerate(kinds.values()) if kind == "time"]
+        self.fields: dict[str, Any] = {name: KINDS["key" if name == key else kind] for name, kind in kinds.items()}
+        self.fields |= {name: RAW for name in columns if name not in kinds} | (nested or {})
+        for field_ in self.fields.values():
+            if isinstance(field_, ApiObject):
+                field_.parent = self
+        self.row = row_type(stream, include_secrets=secrets)
         self.place = cache(self._place)
         self.unknown: dict[str, None] = {}  # keys that no schema knows, and for which the struct has a field
         self.make_struct()
 
     def make_struct(self) -> None:
         """Make the struct, and then the one that has it as a field."""
-        fields: list[Any] = []
-        for name, held in self.fields.items():
-            if name == self.key:
-                fields.append((name, Annotated[str, msgspec.Meta(min_length=1)]))
-            elif held in TYPES:
-                fields.append((name, TYPES[held], None))
-            else:
-                kind = held.struct | None if isinstance(held, ApiObject) else held
-                fields.append((name, kind | UnsetType, UNSET))
+        fields = [(name, key.type, key.default) for name, key in self.fields.items()]
         fields.append(("rest", None, None))
-        names = {f"unknown{index}": name for index, name in enumerate(self.unknown)}  # it may not be a Python name
         self.first_unknown = len(fields)
+        names = {f"unknown{index}": name for index, name in enumerate(self.unknown)}  # it may not be a Python name
         fields += [(name, Any, UNSET) for name in names]
         names["rest"] = ""  # a key that is not learnt
-        struct: Any = msgspec.defstruct(self.stream, fields, rename=names, forbid_unknown_fields=True, gc=False)
-        self.struct, self.parse, self.parse_list = struct, decoder(struct).decode, decoder(list[struct] | None).decode
+        self.struct: Any = msgspec.defstruct(self.stream, fields, rename=names, forbid_unknown_fields=True, gc=False)
+        self.type: Any = self.struct | None | UnsetType
+        self.parse = decoder(self.struct).decode
+        self.parse_list = decoder(list[self.struct] | None).decode  # type: ignore[name-defined]
         if self.parent:
             self.parent.make_struct()
 
@@ -147,11 +162,13 @@ class ApiObject:
         """Return a key's path, the same with its stream, whether a column has this key, and whether all are secret."""
         path = self.prefix + name
         where = f"{self.stream}.{path}"
-        is_known = self.fields.get(name, Any) is not Any
+        is_known = self.fields.get(name, ANY) is not ANY
         return path, where, is_known, not self.secrets and f"{where}.".startswith("instances.Auth.")
 
     def read(self, raw: bytes) -> Any:  # noqa: ANN401
         """Return an object as its struct, ``None`` if it is null, :data:`MISFIT` if it is no object.
+
+        What cannot be parsed is read value by value, and its unknown keys are learnt.
 
         Raises:
             FaultError: it is an item of a list, and has no usable key.
@@ -161,11 +178,7 @@ class ApiObject:
         try:
             return self.parse(raw)
         except NOT_PARSED:
-            return self._build(raw)
-
-    def _build(self, raw: bytes) -> Any:  # noqa: ANN401
-        """Read an object value by value, and learn its unknown keys."""
-        value = decode(raw)
+            value = decode(raw)
         if not isinstance(value, dict):
             if self.key:
                 raise FaultError(f" is {json_type(value)}, not an object")
@@ -177,13 +190,7 @@ class ApiObject:
         fields: dict[str, Any] = {}
         rest: dict[str, Any] = {}
         for name, member in _split(raw).items():
-            kind = self.fields.get(name)
-            if isinstance(kind, ApiObject):
-                held = kind.read(member)
-            elif kind in CONVERTERS:
-                held = CONVERTERS[kind](value[name])
-            else:
-                held = member if kind is Raw else value[name] if kind is Any else MISFIT
+            held = self.fields[name].read(member) if name in self.fields else MISFIT
             if held is MISFIT:
                 rest[name] = value[name]
             else:
@@ -206,16 +213,13 @@ class Reader:
         # Of instances of which nothing below needs to be read while the digest of ``Webhook`` is the same.
         self.known: dict[str, tuple[Memory, ...]] = {}
         api_object = partial(ApiObject, secrets=include_secrets)
-        self._business = api_object("businesses", nested={"businessId": Any})
+        self._business = api_object("businesses", nested={"businessId": ANY})
         self._auth, self._whatsapp = api_object("instances", "Auth."), api_object("instances", "WhatsApp.")
         self._events = api_object("webhook_events")
-        nested = {"instanceInstanceId": Any, "WebhookEvents": self._events}
+        nested = {"instanceInstanceId": ANY, "WebhookEvents": self._events}
         self._webhook = api_object("webhooks", nested=nested, key="webhookId")
-        nested = {"Auth": self._auth, "WhatsApp": self._whatsapp, "Webhook": Raw}
+        nested = {"Auth": self._auth, "WhatsApp": self._whatsapp, "Webhook": RAW}
         self._instance = api_object("instances", nested=nested, key="instanceId")
-        streams = ("businesses", "instances", "webhooks", "webhook_events")
-        rows = (row_type(stream, include_secrets=include_secrets) for stream in streams)
-        self._business_row, self._instance_row, self._webhook_row, self._events_row = rows
 
     # ------------------------------------------------------------------------------------------------- objects
 
@@ -226,7 +230,7 @@ class Reader:
         if to_text(business.businessId) != source.business_id:
             self._keep(self._business, [("businessId", business.businessId)], extra)
         values = self._values(self._business, business, extra)
-        return encode_row(self._business_row(source.business_id, *values, source.observed_at, extra or None))
+        return encode_row(self._business.row(source.business_id, *values, source.observed_at, extra or None))
 
     def read_instance(self, raw: bytes, index: int, source: Source) -> Instance | None:
         """Return an item of ``Instances`` with its rows; ``None`` and a fault if it has no usable key."""
@@ -256,7 +260,7 @@ class Reader:
             self.findings.missing["instances.Webhook"] = None
         elif not self._read_webhooks(item.Webhook, index, instance):
             self._keep(self._instance, [("Webhook", decode(item.Webhook))], extra)
-        row = self._instance_row(source.business_id, *own, *auth, *whatsapp, source.observed_at, extra or None)
+        row = self._instance.row(source.business_id, *own, *auth, *whatsapp, source.observed_at, extra or None)
         if row.whatsapp_picture_url and not self.include_secrets:
             row.whatsapp_picture_url = mask_url(row.whatsapp_picture_url)
         instance.row = encode_row(row)
@@ -286,14 +290,14 @@ class Reader:
             if owner != instance_id and to_text(owner) != instance_id:
                 self._keep(self._webhook, [("instanceInstanceId", owner)], extra)
             values = self._values(self._webhook, hook, extra)
-            row = self._webhook_row(instance_id, *values, None, extra or None)
+            row = self._webhook.row(instance_id, *values, None, extra or None)
             if row.url and not self.include_secrets:
                 row.url = mask_url(row.url)
             webhooks.append(Row(webhook_id, encode_row(row), row.updated_at))
             if events:
                 extra = {}
                 values = self._values(self._events, events, extra)
-                row = self._events_row(instance_id, webhook_id, *values, None, extra or None)
+                row = self._events.row(instance_id, webhook_id, *values, None, extra or None)
                 webhook_events.append(Row(webhook_id, encode_row(row), row.updated_at))
             elif events is UNSET:
                 instance.unknown_events.add(webhook_id)
@@ -340,7 +344,7 @@ class Reader:
             if value is None or value is UNSET:
                 continue
             path, where, is_known, is_secret = kind.place(name)
-            kept = self._withheld(path, where) if is_secret else self._without_secrets(path, value, where)
+            kept = self._without_secrets(path, value, where, secret=is_secret)
             if is_known:
                 self.findings.misfits[where] = None
             elif kept is not MISFIT:
@@ -350,15 +354,12 @@ class Reader:
                     path += "_"
                 extra[path] = kept
 
-    def _withheld(self, name: str, path: str) -> Any:  # noqa: ANN401
-        shown = f"{path.removesuffix(name)}{MASK}" if is_secret_text(name) else path  # a key may be one itself
-        self.findings.withheld[shown] = None
-        return MISFIT
-
-    def _without_secrets(self, name: str, value: Any, path: str, depth: int = 0) -> Any:  # noqa: ANN401
+    def _without_secrets(self, name: str, value: Any, path: str, depth: int = 0, *, secret: bool = False) -> Any:  # noqa: ANN401
         """Return a key's value without the secrets in it; :data:`MISFIT` if all of it is one."""
-        if not self.include_secrets and is_secret(name, value):
-            return self._withheld(name, path)
+        if secret or (not self.include_secrets and is_secret(name, value)):
+            shown = path.removesuffix(name) + MASK if is_secret_text(name) else path  # a key may be one itself
+            self.findings.withheld[shown] = None
+            return MISFIT
         if isinstance(value, str):
             return value if self.include_secrets or "://" not in value else mask_url(value)
         if not isinstance(value, (dict, list)):

@@ -172,4 +172,3 @@ def to_utc(time: datetime) -> datetime:
 
 
 _LONG_FRACTION: Final = re.compile(r"(\.\d{6})\d+")
-CONVERTERS: Final = {"text": to_text, "flag": to_flag, "time": to_time}
