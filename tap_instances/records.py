@@ -147,7 +147,6 @@ class ApiObject:
         """Make the struct, and then the one that has it as a field."""
         fields = [(name, key.type, key.default) for name, key in self.fields.items()]
         fields.append(("rest", None, None))
-        self.first_unknown = len(fields)
         names = {f"unknown{index}": name for index, name in enumerate(self.unknown)}  # it may not be a Python name
         fields += [(name, Any, UNSET) for name in names]
         names["rest"] = ""  # a key that is not learnt
@@ -333,7 +332,7 @@ class Reader:
         if item.rest:
             self._keep(kind, item.rest.items(), extra)
         elif kind.unknown:
-            self._keep(kind, zip(kind.unknown, values[kind.first_unknown :]), extra)  # noqa: B905 (it may be an older struct)
+            self._keep(kind, zip(kind.unknown, values[len(kind.fields) + 1 :]), extra)  # noqa: B905 (it may be an older struct)
         return values[: len(kind.columns)]
 
     # ---------------------------------------------------------------------------------------- what no column holds
