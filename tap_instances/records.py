@@ -7,7 +7,6 @@ holds goes to ``additional_properties`` or is withheld as a secret, and :class:`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache, partial
 from types import NoneType
@@ -76,16 +75,15 @@ class Instance(Struct, gc=False):
     hidden: Collection[str] = ()  # ids of webhooks that a stream map filters out
 
 
-@dataclass
-class Findings:
+class Findings(Struct):
     """What a run met that no column holds (paths such as ``instances.WhatsApp.newThing``), and what has no key."""
 
-    unknown: dict[str, None] = field(default_factory=dict)
-    misfits: dict[str, None] = field(default_factory=dict)
-    withheld: dict[str, None] = field(default_factory=dict)
-    missing: dict[str, None] = field(default_factory=dict)  # ``Webhook`` or ``WebhookEvents``
+    unknown: dict[str, None] = {}
+    misfits: dict[str, None] = {}
+    withheld: dict[str, None] = {}
+    missing: dict[str, None] = {}  # ``Webhook`` or ``WebhookEvents``
     broken_text: bool = False  # bytes that are not UTF-8
-    faults: list[str] = field(default_factory=list)
+    faults: list[str] = []
 
 
 class FaultError(Exception):
@@ -135,9 +133,9 @@ class ApiObject:
         self.times = [index for index, kind in enumerate(kinds.values()) if kind == "time"]
         self.fields: dict[str, Any] = {name: KINDS["key" if name == key else kind] for name, kind in kinds.items()}
         self.fields |= {name: RAW for name in columns if name not in kinds} | (nested or {})
-        for field_ in self.fields.values():
-            if isinstance(field_, ApiObject):
-                field_.parent = self
+        for field in self.fields.values():
+            if isinstance(field, ApiObject):
+                field.parent = self
         self.row = row_type(stream, include_secrets=secrets)
         self.place = cache(self._place)
         self.unknown: dict[str, None] = {}  # keys that no schema knows, and for which the struct has a field
