@@ -1,13 +1,12 @@
 """An API object becomes a row: JSON in, finished rows (JSON bytes) out.
 
 An item of ``Instances`` is parsed into structs that are made from ``schemas/``. What they refuse, such as a value of
-another type, is built into the same structs value by value (:data:`tap_instances.values.CONVERTERS`). What no column
+another type, is built into the same structs value by value (:data:`KINDS`). What no column
 holds goes to ``additional_properties`` or is withheld as a secret, and :class:`Findings` takes note of it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache, partial
 from types import NoneType
@@ -21,16 +20,19 @@ from xxhash import xxh3_64_hexdigest
 from tap_instances.columns import api_columns, row_type
 from tap_instances.redact import MASK, is_secret, is_secret_text, mask_url
 from tap_instances.values import (
-    CONVERTERS,
     MISFIT,
     UTC,
     decode,
     decoder,
     deep_recursion,
+    encode,
     encode_row,
     json_type,
     repair,
+    to_flag,
     to_text,
+    to_time,
+    to_utc,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 MAX_DEPTH: Final = 100  # a value nested deeper is kept as its JSON text
 MAX_UNKNOWN: Final = 100  # keys; a server that makes up keys must not make structs without end
 NULL: Final = rb"\u0000"  # as JSON has it: msgspec reads it, but no target does
-TYPES: Final[dict[str, Any]] = {"text": str | None, "flag": bool | None, "time": datetime | None}
+NOT_PARSED: Final = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 class Row(Struct, gc=False):
@@ -64,7 +66,7 @@ class Instance(Struct, gc=False):
     """An instance's rows."""
 
     id: str
-    row: bytes
+    row: bytes = b""
     digest: str = ""  # of ``Webhook`` as it came, and of what shapes rows; empty where webhooks are not known
     known: tuple[Memory, ...] | None = None  # what each stream remembers of its webhooks, which were not read
     webhooks: Sequence[Row] = ()
@@ -73,114 +75,129 @@ class Instance(Struct, gc=False):
     hidden: Collection[str] = ()  # ids of webhooks that a stream map filters out
 
 
-@dataclass
-class Findings:
+class Findings(Struct):
     """What a run met that no column holds (paths such as ``instances.WhatsApp.newThing``), and what has no key."""
 
-    unknown: dict[str, None] = field(default_factory=dict)
-    misfits: dict[str, None] = field(default_factory=dict)
-    withheld: dict[str, None] = field(default_factory=dict)
-    missing: dict[str, None] = field(default_factory=dict)  # ``Webhook`` or ``WebhookEvents``
+    unknown: dict[str, None] = {}
+    misfits: dict[str, None] = {}
+    withheld: dict[str, None] = {}
+    missing: dict[str, None] = {}  # ``Webhook`` or ``WebhookEvents``
     broken_text: bool = False  # bytes that are not UTF-8
-    faults: list[str] = field(default_factory=list)
+    faults: list[str] = []
 
 
 class FaultError(Exception):
     """Why an item of a list is not emitted: it has no usable key."""
 
 
+class Field(NamedTuple):
+    """A key of an object: its type where it is parsed, what it is if it is missing, and how it is read by itself."""
+
+    type: Any
+    default: Any
+    read: Callable[[bytes], Any]
+
+
+KINDS: Final = {
+    "key": Field(Annotated[str, msgspec.Meta(min_length=1)], msgspec.field(), lambda raw: to_text(decode(raw))),
+    "text": Field(str | None, None, lambda raw: to_text(decode(raw))),
+    "flag": Field(bool | None, None, lambda raw: to_flag(decode(raw))),
+    "time": Field(datetime | None, None, lambda raw: to_time(decode(raw))),
+}
+ANY: Final = Field(Any, UNSET, decode)
+RAW: Final = Field(Raw | UnsetType, UNSET, lambda raw: raw)
+
+
 class ApiObject:
     """An object of the API: which of its keys are columns of a stream, and which others it has.
 
-    Its ``struct`` has a field for each column, then for each other key, and at last ``rest``: a dict of what no field
-    can hold if the struct was built, ``None`` if it was parsed.
+    Its ``struct`` has a field for each column, for each other known key, for ``rest`` (what no field can hold), and for
+    each unknown key that was met. It is itself the field of an object that has it.
     """
 
-    struct: Any
-    parse: Callable[[bytes], Any]
-    parse_list: Callable[[bytes], Any]
+    default = UNSET
+    parent: ApiObject | None = None
 
     def __init__(
         self, stream: str, prefix: str = "", nested: dict[str, Any] | None = None, *, key: str = "", secrets: bool
     ) -> None:
-        """Take the columns whose ``x-api`` is ``prefix`` and one key, and ``nested``: key -> object, or its type.
+        """Take the columns whose ``x-api`` is ``prefix`` and one key, and ``nested``: key -> object or field.
 
         ``key`` names the key that the object must have. ``secrets`` takes secret columns, too.
         """
         self.stream, self.prefix, self.key, self.secrets = stream, prefix, key, secrets
         paths = {path.removeprefix(prefix): c for path, c in api_columns(stream).items() if path.startswith(prefix)}
         columns = {name: column for name, column in paths.items() if "." not in name}
-        self.columns = {name: column.kind for name, column in columns.items() if secrets or not column.secret}
-        self.nested = (nested or {}) | {name: Raw for name in columns if name not in self.columns}
+        kinds = {name: column.kind for name, column in columns.items() if secrets or not column.secret}
+        self.columns = list(kinds)
+        self.times = [index for index, kind in enumerate(kinds.values()) if kind == "time"]
+        self.fields: dict[str, Any] = {name: KINDS["key" if name == key else kind] for name, kind in kinds.items()}
+        self.fields |= {name: RAW for name in columns if name not in kinds} | (nested or {})
+        for field in self.fields.values():
+            if isinstance(field, ApiObject):
+                field.parent = self
+        self.row = row_type(stream, include_secrets=secrets)
         self.place = cache(self._place)
-        self.times = [index for index, kind in enumerate(self.columns.values()) if kind == "time"]
-        self.nothing = (None,) * len(self.columns)
-        self.unknown: list[str] = []  # keys that no schema knows, and for which the struct has a field
-        self.met: dict[str, None] = {}  # those for which the next one will
-        self._make_struct()
+        self.unknown: dict[str, None] = {}  # keys that no schema knows, and for which the struct has a field
+        self.make_struct()
 
-    def _make_struct(self) -> None:
-        self.unknown += self.met
-        self.met = {}
-        fields: list[Any] = [(name, TYPES[kind], None) for name, kind in self.columns.items()]
-        if self.key:
-            fields[0] = (self.key, Annotated[str, msgspec.Meta(min_length=1)])
-        for name, held in self.nested.items():
-            kind = held.struct | None if isinstance(held, ApiObject) else held
-            fields.append((name, kind | UnsetType, UNSET))
-        names = {f"unknown{index}": name for index, name in enumerate(self.unknown)}  # it may not be a Python name
-        self.first_unknown = len(fields)
-        fields += [(name, Any, UNSET) for name in names]
+    def make_struct(self) -> None:
+        """Make the struct, and then the one that has it as a field."""
+        fields = [(name, key.type, key.default) for name, key in self.fields.items()]
         fields.append(("rest", None, None))
+        names = {f"unknown{index}": name for index, name in enumerate(self.unknown)}  # it may not be a Python name
+        fields += [(name, Any, UNSET) for name in names]
         names["rest"] = ""  # a key that is not learnt
-        self.struct = struct = msgspec.defstruct(
-            self.stream, fields, rename=names, forbid_unknown_fields=True, gc=False
-        )
-        self.parse = decoder(struct).decode
-        self.parse_list = decoder(list[struct] | None).decode  # type: ignore[valid-type]
+        self.struct: Any = msgspec.defstruct(self.stream, fields, rename=names, forbid_unknown_fields=True, gc=False)
+        self.type: Any = self.struct | None | UnsetType
+        self.parse = decoder(self.struct).decode
+        self.parse_list = decoder(list[self.struct] | None).decode  # type: ignore[name-defined]
+        if self.parent:
+            self.parent.make_struct()
 
     def _place(self, name: str) -> tuple[str, str, bool, bool]:
         """Return a key's path, the same with its stream, whether a column has this key, and whether all are secret."""
         path = self.prefix + name
         where = f"{self.stream}.{path}"
-        is_known = name in self.columns or self.nested.get(name, Any) is not Any
+        is_known = self.fields.get(name, ANY) is not ANY
         return path, where, is_known, not self.secrets and f"{where}.".startswith("instances.Auth.")
 
-    def learn(self) -> bool:
-        """Make the struct anew if unknown keys were met in this object, or in one below it; return whether so."""
-        learnt = [held.learn() for held in self.nested.values() if isinstance(held, ApiObject)]
-        if not self.met and not any(learnt):
-            return False
-        self._make_struct()
-        return True
+    def read(self, raw: bytes) -> Any:  # noqa: ANN401
+        """Return an object as its struct, ``None`` if it is null, :data:`MISFIT` if it is no object.
 
-    def build(self, item: Any) -> Any:  # noqa: ANN401
-        """Return an object as its struct, value by value.
+        What cannot be parsed is read value by value, and its unknown keys are learnt.
 
         Raises:
-            FaultError: it has no usable key.
+            FaultError: it is an item of a list, and has no usable key.
+            msgspec.DecodeError: its text is not fit for UTF-8.
+            UnicodeDecodeError: it is not UTF-8.
         """
-        if not isinstance(item, dict):
-            raise FaultError(f" is {json_type(item)}, not an object")
-        key = item.get(self.key, UNSET)
+        try:
+            return self.parse(raw)
+        except NOT_PARSED:
+            value = decode(raw)
+        if not isinstance(value, dict):
+            if self.key:
+                raise FaultError(f" is {json_type(value)}, not an object")
+            return None if value is None else MISFIT
+        key = value.get(self.key)
         if self.key and to_text(key) in {None, "", MISFIT}:
-            what = "missing" if key is UNSET else "empty" if key == "" else json_type(key)
+            what = "missing" if self.key not in value else "empty" if key == "" else json_type(key)
             raise FaultError(f": its {self.key} is {what}")
-        fields = {name: self._held(name, value) for name, value in item.items()}
-        rest = {name: item[name] for name, held in fields.items() if held is MISFIT}
-        known = {*self.columns, *self.nested, *self.unknown, ""}
-        new = [name for name in rest if name not in known and name.isprintable() and not {'"', "\\"} & set(name)]
-        self.met |= dict.fromkeys(new[: MAX_UNKNOWN - len(self.unknown) - len(self.met)])
-        return self.struct(**{name: held for name, held in fields.items() if held is not MISFIT}, rest=rest)
-
-    def _held(self, name: str, value: Any) -> Any:  # noqa: ANN401
-        """Return what the struct's field of this name holds of a value, or :data:`MISFIT`."""
-        if name in self.columns:
-            return CONVERTERS[self.columns[name]](value)
-        held = self.nested.get(name, MISFIT)
-        if isinstance(held, ApiObject):
-            return held.build(value) if isinstance(value, dict) else None if value is None else MISFIT
-        return MISFIT if held is MISFIT else value
+        fields: dict[str, Any] = {}
+        rest: dict[str, Any] = {}
+        for name, member in _split(raw).items():
+            held = self.fields[name].read(member) if name in self.fields else MISFIT
+            if held is MISFIT:
+                rest[name] = value[name]
+            else:
+                fields[name] = held
+        known = {*self.fields, *self.unknown, ""}
+        new = [name for name in rest if name not in known and encode(name) == f'"{name}"'.encode()]
+        if new and len(self.unknown) + len(new) <= MAX_UNKNOWN:
+            self.unknown |= dict.fromkeys(new)
+            self.make_struct()
+        return self.struct(**fields, rest=rest)
 
 
 class Reader:
@@ -193,36 +210,35 @@ class Reader:
         # Of instances of which nothing below needs to be read while the digest of ``Webhook`` is the same.
         self.known: dict[str, tuple[Memory, ...]] = {}
         api_object = partial(ApiObject, secrets=include_secrets)
-        self._business = api_object("businesses", nested={"businessId": Any})
+        self._business = api_object("businesses", nested={"businessId": ANY})
         self._auth, self._whatsapp = api_object("instances", "Auth."), api_object("instances", "WhatsApp.")
         self._events = api_object("webhook_events")
-        nested = {"instanceInstanceId": Any, "WebhookEvents": self._events}
+        nested = {"instanceInstanceId": ANY, "WebhookEvents": self._events}
         self._webhook = api_object("webhooks", nested=nested, key="webhookId")
-        nested = {"Auth": self._auth, "WhatsApp": self._whatsapp, "Webhook": Raw}
+        nested = {"Auth": self._auth, "WhatsApp": self._whatsapp, "Webhook": RAW}
         self._instance = api_object("instances", nested=nested, key="instanceId")
-        streams = ("businesses", "instances", "webhooks", "webhook_events")
-        rows = (row_type(stream, include_secrets=include_secrets) for stream in streams)
-        self._business_row, self._instance_row, self._webhook_row, self._events_row = rows
 
     # ------------------------------------------------------------------------------------------------- objects
 
     def read_business(self, body: dict[str, Any], source: Source) -> bytes:
         """Return the row of a business from an answer's top level (without ``Instances``)."""
         extra: dict[str, Any] = {}
-        business = self._business.build(body)
-        self._keep_id(self._business, "businessId", business.businessId, source.business_id, extra)
+        business = self._business.read(encode(body))
+        if to_text(business.businessId) != source.business_id:
+            self._keep(self._business, [("businessId", business.businessId)], extra)
         values = self._values(self._business, business, extra)
-        return encode_row(self._business_row(source.business_id, *values, source.observed_at, extra or None))
+        return encode_row(self._business.row(source.business_id, *values, source.observed_at, extra or None))
 
     def read_instance(self, raw: bytes, index: int, source: Source) -> Instance | None:
         """Return an item of ``Instances`` with its rows; ``None`` and a fault if it has no usable key."""
         try:
-            if not (b"\\" in raw and NULL in raw):  # the first is much quicker
-                try:
-                    return self._read_instance(self._instance.parse(raw), index, source)
-                except (msgspec.DecodeError, UnicodeDecodeError):
-                    pass
-            return self._read_instance(self._build_instance(raw), index, source)
+            if b"\\" in raw and NULL in raw:  # the first is much quicker
+                raw = repair(raw)
+            try:
+                return self._read_instance(raw, index, source)
+            except NOT_PARSED as error:
+                self.findings.broken_text |= isinstance(error, UnicodeDecodeError)
+                return self._read_instance(repair(raw), index, source)
         except RecursionError:
             fault = " is nested too deep to be read"
         except FaultError as error:
@@ -230,77 +246,67 @@ class Reader:
         self.findings.faults.append(f"Instances[{index}]{fault}")
         return None
 
-    def _build_instance(self, raw: bytes) -> Any:  # noqa: ANN401
-        """Parse an item value by value; its ``Webhook`` stays JSON, but for a misfit."""
-        self._instance.learn()
-        self._webhook.learn()
-        try:
-            value = None if NULL in raw else decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self.findings.broken_text |= isinstance(error, UnicodeDecodeError)
-            value = None
-        if value is None:
-            raw = repair(raw)
-            value = decode(raw)
-        if not isinstance(value, dict) or "Webhook" not in value:
-            return self._instance.build(value)
-        item = self._instance.build(value | {"Webhook": _split(raw)["Webhook"]})
-        if not isinstance(value["Webhook"], (list, dict, NoneType)):
-            item.rest["Webhook"] = value["Webhook"]
-        return item
-
-    def _read_instance(self, item: Any, index: int, source: Source) -> Instance:  # noqa: ANN401
+    def _read_instance(self, raw: bytes, index: int, source: Source) -> Instance:
+        item = self._instance.read(raw)
+        instance = Instance(item.instanceId)
         extra: dict[str, Any] = {}
         own = self._values(self._instance, item, extra)
         auth = self._values(self._auth, item.Auth, extra)
         whatsapp = self._values(self._whatsapp, item.WhatsApp, extra)
-        at = source.observed_at
-        row = self._instance_row(source.business_id, *own, *auth, *whatsapp, at, extra or None)
-        if row.whatsapp_picture_url and not self.include_secrets:
-            row.whatsapp_picture_url = mask_url(row.whatsapp_picture_url)
-        instance = Instance(item.instanceId, encode_row(row))
         if item.Webhook is UNSET:
             self.findings.missing["instances.Webhook"] = None
-        elif not item.rest or "Webhook" not in item.rest:
-            self._read_webhooks(item, index, instance)
+        elif not self._read_webhooks(item.Webhook, index, instance):
+            self._keep(self._instance, [("Webhook", decode(item.Webhook))], extra)
+        row = self._instance.row(source.business_id, *own, *auth, *whatsapp, source.observed_at, extra or None)
+        if row.whatsapp_picture_url and not self.include_secrets:
+            row.whatsapp_picture_url = mask_url(row.whatsapp_picture_url)
+        instance.row = encode_row(row)
         return instance
 
-    def _read_webhooks(self, item: Any, index: int, instance: Any) -> None:  # noqa: ANN401
-        instance.digest = xxh3_64_hexdigest(item.Webhook, seed=self.shape)
+    def _read_webhooks(self, raw: Raw, index: int, instance: Any) -> bool:  # noqa: ANN401
+        """Read what is below an instance, if it is not as known; return whether that is a list, an object or null."""
+        digest = xxh3_64_hexdigest(raw, seed=self.shape)
         known = self.known.pop(instance.id, None)
-        if known and known[0].digest == instance.digest:
-            instance.known = known
-            return
-        hooks = self._webhook.parse_list(item.Webhook) if item.rest is None else self._build_hooks(item.Webhook, index)
+        if known and known[0].digest == digest:
+            instance.digest, instance.known = digest, known
+            return True
+        try:
+            hooks = self._webhook.parse_list(raw)
+        except NOT_PARSED:
+            value = decode(raw)  # all of it: no fault is noted of a text that is to be repaired
+            if not isinstance(value, (list, dict, NoneType)):
+                return False
+            hooks = self._build_hooks([raw] if isinstance(value, dict) else _split_list(raw) or (), index)
+        instance.digest = digest
         instance.webhooks, instance.webhook_events = webhooks, webhook_events = [], []
         instance.unknown_events = set()
+        instance_id = instance.id
         for hook in hooks or ():
             extra: dict[str, Any] = {}
-            webhook_id, events = hook.webhookId, hook.WebhookEvents
-            if hook.instanceInstanceId != instance.id:
-                self._keep_id(self._webhook, "instanceInstanceId", hook.instanceInstanceId, instance.id, extra)
+            webhook_id, events, owner = hook.webhookId, hook.WebhookEvents, hook.instanceInstanceId
+            if owner != instance_id and to_text(owner) != instance_id:
+                self._keep(self._webhook, [("instanceInstanceId", owner)], extra)
             values = self._values(self._webhook, hook, extra)
-            row = self._webhook_row(instance.id, *values, None, extra or None)
+            row = self._webhook.row(instance_id, *values, None, extra or None)
             if row.url and not self.include_secrets:
                 row.url = mask_url(row.url)
             webhooks.append(Row(webhook_id, encode_row(row), row.updated_at))
             if events:
                 extra = {}
                 values = self._values(self._events, events, extra)
-                row = self._events_row(instance.id, webhook_id, *values, None, extra or None)
+                row = self._events.row(instance_id, webhook_id, *values, None, extra or None)
                 webhook_events.append(Row(webhook_id, encode_row(row), row.updated_at))
             elif events is UNSET:
                 instance.unknown_events.add(webhook_id)
                 if not hook.rest or "WebhookEvents" not in hook.rest:
                     self.findings.missing["webhooks.WebhookEvents"] = None
+        return True
 
-    def _build_hooks(self, raw: Raw, item: int) -> list[Any]:
-        """Parse the webhooks of an item value by value."""
-        value = decode(raw)
+    def _build_hooks(self, raws: Iterable[Raw], item: int) -> list[Any]:
         hooks = []
-        for index, hook in enumerate([value] if isinstance(value, dict) else value or ()):
+        for index, raw in enumerate(raws):
             try:
-                hooks.append(self._webhook.build(hook))
+                hooks.append(self._webhook.read(raw))
             except FaultError as fault:  # noqa: PERF203
                 self.findings.faults.append(f"Instances[{item}].Webhook[{index}]{fault}")
         return hooks
@@ -308,22 +314,23 @@ class Reader:
     # --------------------------------------------------------------------------------------------------- one object
 
     def _values(self, kind: ApiObject, item: Any, extra: dict[str, Any]) -> Sequence[Any]:  # noqa: ANN401
-        """Return the values of an object's columns, in the schema's order; what no column holds goes to ``extra``.
-
-        Raises:
-            msgspec.ValidationError: a time in JSON is in another zone, or in none.
-        """
+        """Return the values of an object's columns, in the schema's order; what no column holds goes to ``extra``."""
         if not item:
-            return kind.nothing
+            return (None,) * len(kind.columns)
         values = astuple(item)
         for index in kind.times:
             time = values[index]
             if time and time.tzinfo is not UTC:
-                raise msgspec.ValidationError
+                try:
+                    in_utc = to_utc(time)
+                except OverflowError:  # its year is then 0 or 10000
+                    in_utc = None
+                    self._keep(kind, [(kind.columns[index], time.isoformat())], extra)
+                values = (*values[:index], in_utc, *values[index + 1 :])
         if item.rest:
             self._keep(kind, item.rest.items(), extra)
         elif kind.unknown:
-            self._keep(kind, zip(kind.unknown, values[kind.first_unknown :]), extra)  # noqa: B905 (``rest`` is the last)
+            self._keep(kind, zip(kind.unknown, values[len(kind.fields) + 1 :]), extra)  # noqa: B905 (it may be an older struct)
         return values[: len(kind.columns)]
 
     # ---------------------------------------------------------------------------------------- what no column holds
@@ -334,7 +341,7 @@ class Reader:
             if value is None or value is UNSET:
                 continue
             path, where, is_known, is_secret = kind.place(name)
-            kept = self._withheld(path, where) if is_secret else self._without_secrets(path, value, where)
+            kept = self._without_secrets(path, value, where, secret=is_secret)
             if is_known:
                 self.findings.misfits[where] = None
             elif kept is not MISFIT:
@@ -344,20 +351,12 @@ class Reader:
                     path += "_"
                 extra[path] = kept
 
-    def _withheld(self, name: str, path: str) -> Any:  # noqa: ANN401
-        shown = f"{path.removesuffix(name)}{MASK}" if is_secret_text(name) else path  # a key may be one itself
-        self.findings.withheld[shown] = None
-        return MISFIT
-
-    def _keep_id(self, kind: ApiObject, name: str, value: Any, parent_id: str, extra: dict[str, Any]) -> None:  # noqa: ANN401
-        """Keep a repeated id (such as ``instanceInstanceId``) if it contradicts the parent's id."""
-        if to_text(value) != parent_id:
-            self._keep(kind, [(name, value)], extra)
-
-    def _without_secrets(self, name: str, value: Any, path: str, depth: int = 0) -> Any:  # noqa: ANN401
+    def _without_secrets(self, name: str, value: Any, path: str, depth: int = 0, *, secret: bool = False) -> Any:  # noqa: ANN401
         """Return a key's value without the secrets in it; :data:`MISFIT` if all of it is one."""
-        if not self.include_secrets and is_secret(name, value):
-            return self._withheld(name, path)
+        if secret or (not self.include_secrets and is_secret(name, value)):
+            shown = path.removesuffix(name) + MASK if is_secret_text(name) else path  # a key may be one itself
+            self.findings.withheld[shown] = None
+            return MISFIT
         if isinstance(value, str):
             return value if self.include_secrets or "://" not in value else mask_url(value)
         if not isinstance(value, (dict, list)):
@@ -373,3 +372,4 @@ class Reader:
 
 
 _split: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+_split_list: Final = msgspec.json.Decoder(list[Raw] | None).decode

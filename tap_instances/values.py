@@ -8,6 +8,7 @@ import sys
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -15,8 +16,6 @@ from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from typing_extensions import Self
 
 UTC: Final = timezone.utc
 MAX_DIGITS: Final = 4300  # Python, and so most targets, refuse to read a longer integer: it is kept as its text
@@ -28,13 +27,8 @@ MAX_DIGITS: Final = 4300  # Python, and so most targets, refuse to read a longer
 class Number(Decimal):
     """A number that is written as it came: ``1e5`` stays ``1e5``, ``1.50`` stays ``1.50``."""
 
-    text: str
-
-    def __new__(cls, text: str) -> Self:
-        """Keep the number's JSON text."""
-        self = super().__new__(cls, text)
-        self.text = str(text)
-        return self
+    def __init__(self, text: str) -> None:
+        self.text = text
 
     @override
     def __str__(self) -> str:
@@ -48,10 +42,6 @@ def _number(text: str) -> Any:  # noqa: ANN401
         return Number(text)
     except InvalidOperation:  # an exponent that no number type can hold
         return text
-
-
-def _no_constant(name: str) -> Any:  # noqa: ANN401
-    raise ValueError(f"{name} is not JSON")
 
 
 def _other(value: Any) -> Any:  # noqa: ANN401
@@ -68,7 +58,8 @@ encode: Final = msgspec.json.Encoder(enc_hook=_other, decimal_format="number").e
 # Equal objects are equal bytes, whatever the order of their keys.
 encode_row: Final = msgspec.json.Encoder(enc_hook=_other, decimal_format="number", order="deterministic").encode
 decode: Final = decoder(Any).decode
-_LENIENT: Final = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=_no_constant, strict=False)
+# ``int`` raises ValueError for NaN and Infinity, which are not JSON.
+_LENIENT: Final = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=int, strict=False)
 
 
 def parse_json(raw: bytes | bytearray) -> Any:  # noqa: ANN401
@@ -119,12 +110,7 @@ def _clean(value: Any) -> Any:  # noqa: ANN401
 
 def clean_text(text: str) -> str:
     """Return text that UTF-8 and PostgreSQL can carry: U+0000 removed, lone surrogates as U+FFFD."""
-    text = text.replace("\x00", "")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    return text.replace("\x00", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @contextmanager
@@ -140,22 +126,14 @@ def deep_recursion() -> Iterator[None]:
 
 def json_type(value: Any) -> str:  # noqa: ANN401
     """Name a JSON value's type for an error line; never the value."""
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else "a boolean"
-    for kind, name in ((str, "a string"), (list, "an array"), (dict, "an object")):
-        if isinstance(value, kind):
-            return name
-    return "a number"
+    names = {NoneType: "null", bool: "a boolean", str: "a string", list: "an array", dict: "an object"}
+    return names.get(type(value), "a number")
 
 
 # ----------------------------------------------------------------------------------------------------- columns
 
 
-class _Misfit:
-    """The type of :data:`MISFIT`: a value that its column cannot hold."""
-
-
-MISFIT: Final = _Misfit()
+MISFIT: Final = object()  # stands for a value that its column cannot hold
 
 
 def to_text(value: Any) -> Any:  # noqa: ANN401
@@ -184,10 +162,13 @@ def to_time(value: Any) -> Any:  # noqa: ANN401
         text += ":00"
     for spelling in (text, _LONG_FRACTION.sub(r"\1", text)):  # the last moment of 9999 cannot be rounded
         with suppress(msgspec.ValidationError, OverflowError):  # no such day or hour; a year outside 1-9999
-            time = msgspec.convert(spelling, datetime)
-            return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+            return to_utc(msgspec.convert(spelling, datetime))
     return MISFIT
 
 
+def to_utc(time: datetime) -> datetime:
+    """Return a time in UTC; one without a zone is. OverflowError: its year is then 0 or 10000."""
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+
+
 _LONG_FRACTION: Final = re.compile(r"(\.\d{6})\d+")
-CONVERTERS: Final = {"text": to_text, "flag": to_flag, "time": to_time}

@@ -17,8 +17,8 @@ from demo.codechat import World
 from tap_instances import records
 from tap_instances.columns import api_columns, column_names
 from tap_instances.memory import Memory
-from tap_instances.records import MAX_UNKNOWN, ApiObject, Instance, Reader, Source
-from tap_instances.values import CONVERTERS, MISFIT, encode, parse_json, to_flag, to_time
+from tap_instances.records import MAX_UNKNOWN, Instance, Reader, Source
+from tap_instances.values import MISFIT, encode, parse_json, to_flag, to_text, to_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,7 +194,7 @@ def test_a_misfit_is_kept_under_its_api_name_wherever_it_stands(kind: str, value
 
 
 def test_null_is_not_a_misfit() -> None:
-    assert [convert(None) for convert in CONVERTERS.values()] == [None, None, None]
+    assert [convert(None) for convert in (to_text, to_flag, to_time)] == [None, None, None]
     assert to_flag("true") is MISFIT
 
 
@@ -812,14 +812,33 @@ def example_items() -> list[dict[str, Any]]:
     return items
 
 
+BY_ITSELF: Final = AssertionError("a value was read by itself")
+
+
 def test_keys_that_no_column_holds_are_met_once_and_then_read_by_structs_alone() -> None:
     reader = make_reader()
     expected = [read_item(reader, item) for item in example_items()]
     assert reader.findings.unknown
     assert [read_item(reader, item) for item in example_items()] == expected
-    refuse = AssertionError("a value was converted by itself")
-    with mock.patch.object(ApiObject, "build", side_effect=refuse):
+    with mock.patch.object(records, "_split", side_effect=BY_ITSELF):
         assert [read_item(reader, item) for item in example_items()] == expected
+
+
+def test_times_in_other_zones_are_read_by_structs_alone() -> None:
+    read = read_item(make_reader(), {"instanceId": "i", "createdAt": "2025-03-04T10:15:30+03:00", "Auth": None})
+    assert read is not None
+    with mock.patch.object(records, "_split", side_effect=BY_ITSELF):
+        assert read_item(make_reader(), {"instanceId": "i", "createdAt": "2025-03-04T07:15:30"}) == read
+
+
+def test_an_odd_object_is_read_by_itself_and_those_beside_it_by_their_structs() -> None:
+    reader = make_reader()
+    odd = {"webhookId": "w-2", "name": {"a": 1}, "WebhookEvents": {"newJwt": True}}
+    with mock.patch.object(records, "_split", wraps=records._split) as split:
+        _, read = instance(reader, Auth={"authId": "a"}, Webhook=[{"webhookId": "w-1"}, odd, {"webhookId": "w-3"}])
+    assert [webhook.key for webhook in read.webhooks] == ["w-1", "w-2", "w-3"]
+    assert [events.key for events in read.webhook_events] == ["w-2"]
+    assert split.call_count == 1
 
 
 def test_keys_without_end_do_not_make_structs_without_end() -> None:
