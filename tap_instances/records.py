@@ -27,6 +27,7 @@ from tap_instances.values import (
     deep_recursion,
     encode,
     encode_row,
+    is_unicode,
     json_type,
     repair,
     to_flag,
@@ -236,8 +237,8 @@ class Reader:
                 raw = repair(raw)
             try:
                 return self._read_instance(raw, index, source)
-            except NOT_PARSED as error:
-                self.findings.broken_text |= isinstance(error, UnicodeDecodeError)
+            except NOT_PARSED:
+                self.findings.broken_text |= not is_unicode(raw)
                 return self._read_instance(repair(raw), index, source)
         except RecursionError:
             fault = " is nested too deep to be read"
