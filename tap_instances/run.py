@@ -13,7 +13,7 @@ from xxhash import xxh3_64_intdigest
 
 from tap_instances.columns import load_schema
 from tap_instances.failures import SnapshotError
-from tap_instances.memory import Partition, read_bookmarks
+from tap_instances.memory import read_bookmarks, to_state
 from tap_instances.records import Reader, Source
 from tap_instances.sdk.writer import PAGE, SyncError
 from tap_instances.streams import STREAMS, Listing
@@ -59,9 +59,8 @@ class Run:
         ids = {business.id for business in businesses}
         kinds = {stream.name: stream.bookmark_type for stream in self.streams}
         self.bookmarks = read_bookmarks(tap.given_state, kinds, ids)
-        partitions = [item for name in kinds.keys() & self.bookmarks for item in self.bookmarks[name]["partitions"]]
         # Of businesses that are not listed, partitions that are not understood are kept as they came.
-        lacks_one = any(not isinstance(item, Partition) or item.context.business_id not in ids for item in partitions)
+        lacks_one = any(bookmark.keys() - ids for bookmark in self.bookmarks.values() if isinstance(bookmark, dict))
         for stream in self.streams:
             stream.open(self.bookmarks, activate=self.activate)
         if self.activate and not tap.config.get("businesses") and (lacks_one or not ids):
@@ -83,7 +82,7 @@ class Run:
         return {
             instance_id: (memory, last[instance_id])
             for instance_id, memory in first.items()
-            if instance_id in last and last[instance_id].digest == memory.digest
+            if memory.digest and instance_id in last and last[instance_id].digest == memory.digest
         }
 
     # --------------------------------------------------------------------------------------------------- businesses
@@ -131,7 +130,7 @@ class Run:
         """Write what is below a business; return how many webhooks it has."""
         for stream in self.remembering:
             stream.memory.begin(source.business_id)
-        partitions = [stream.bookmarks.get(source.business_id) for stream in self.stateful]
+        partitions = [stream.bookmark.get(source.business_id) for stream in self.stateful]
         if not items and any(getattr(partition, "seen", None) for partition in partitions):
             logger.warning("business %s: nothing is connected now; the last sync saw some", source.business_id)
         read, faults = self.reader.read_instance, len(self.findings.faults)
@@ -179,7 +178,7 @@ class Run:
         for stream in self.streams:
             stream.writer.flush()
         if not self.testing:
-            self.tap.write_message(StateMessage(value={"bookmarks": self.bookmarks}))
+            self.tap.write_message(StateMessage(value=to_state(self.bookmarks)))
         self.state_written = time.monotonic()
 
     def end(self) -> None:

@@ -12,7 +12,7 @@ from typing_extensions import override
 from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
 
 from tap_instances.columns import column_names, row_type
-from tap_instances.memory import ListPartition, Partition, Partitions, RowMemory, RowPartition
+from tap_instances.memory import Context, ListPartition, Partition, RowMemory, RowPartition
 from tap_instances.sdk.stream import FULL_TABLE, SDKStream
 from tap_instances.sdk.writer import RecordWriter
 from tap_instances.values import encode
@@ -36,19 +36,27 @@ class Listing(NamedTuple):
 class SnapshotStream(SDKStream):
     """A stream that takes part in a run; one that has no state of its own needs nothing more than its attributes."""
 
-    bookmark_type: ClassVar[type[Partition] | None] = None  # what it remembers of a business
+    bookmark_type: ClassVar[Any] = None  # what it remembers of a business
 
     def open(self, bookmarks: dict[str, Any], *, activate: bool) -> None:
         """Get ready for a run; ``bookmarks`` are the state's."""
         self.writer = RecordWriter(self, activate=activate)
         if self.bookmark_type:
-            self.bookmarks = Partitions(bookmarks, self.name, self.bookmark_type, self.replication_key or "")
+            self.bookmark = bookmarks.setdefault(self.name, {})
 
     def finish(self, listing: Listing) -> None:
         """Write what only a whole list tells."""
 
     def commit(self, listing: Listing) -> None:
         """Remember a business of which every row was written."""
+
+    def remember(self, listing: Listing, **values: Any) -> None:  # noqa: ANN401
+        """Remember a business with these values, in the place of what was."""
+        context, at = Context(listing.business_id), listing.observed_at
+        partition = self.bookmark_type(
+            context=context, replication_key=self.replication_key, replication_key_value=at, **values
+        )
+        self.bookmark[listing.business_id] = partition
 
 
 class BusinessesStream(SnapshotStream):
@@ -77,7 +85,7 @@ class RememberingStream(SnapshotStream):
     def open(self, bookmarks: dict[str, Any], *, activate: bool) -> None:
         super().open(bookmarks, activate=activate)
         versioned = self.writer.version is not None  # then ACTIVATE_VERSION tells what is gone
-        self.memory = RowMemory(self.bookmarks, whole=self.replication_method == FULL_TABLE, versioned=versioned)
+        self.memory = RowMemory(self.bookmark, whole=self.replication_method == FULL_TABLE, versioned=versioned)
         self.shape = xxh3_64_intdigest(self.writer.deselection) if self.writer.deselection else 0
 
     def emit(self, page: Sequence[Instance], place: int, source: Source) -> None:
@@ -91,8 +99,8 @@ class RememberingStream(SnapshotStream):
             rows: Sequence[Row] = getattr(instance, self.name)
             for row in rows:
                 row.digest = xxh3_64_hexdigest(row.json, seed=shape)
-            unknown = instance.unknown_events if instance.digest else None  # (the webhooks of these events are known)
-            out += memory.compare(instance.id, instance.digest, rows, unknown=unknown, hidden=instance.hidden)
+            unknown, hidden = instance.unknown_events, instance.hidden  # (the webhooks of these events are known)
+            out += memory.compare(instance.id, instance.digest, rows, unknown=unknown, hidden=hidden)
         memory.latest = max(filter(None, [memory.latest, *(row.updated_at for row in out)]), default=None)
         self.writer.write([row.json for row in out], source.observed_at)
 
@@ -143,7 +151,7 @@ class ConnectionChangesStream(SnapshotStream):
     @override
     def finish(self, listing: Listing) -> None:
         business_id, observed_at, instances, _webhooks = listing
-        partition = self.bookmarks.get(business_id)
+        partition = self.bookmark.get(business_id)
         before = dict.fromkeys(partition.seen) if partition else {}
         since = (partition and partition.replication_key_value) or observed_at
         row = row_type(self.name, include_secrets=False)
@@ -154,8 +162,7 @@ class ConnectionChangesStream(SnapshotStream):
 
     @override
     def commit(self, listing: Listing) -> None:
-        seen = list(listing.instances)
-        self.bookmarks.put(listing.business_id, replication_key_value=listing.observed_at, seen=seen)
+        self.remember(listing, seen=list(listing.instances))
 
 
 class ObservationsStream(SnapshotStream):
@@ -170,14 +177,14 @@ class ObservationsStream(SnapshotStream):
     @override
     def finish(self, listing: Listing) -> None:
         business_id, observed_at, instances, webhooks = listing
-        partition = self.bookmarks.get(business_id)
+        partition = self.bookmark.get(business_id)
         before = partition.replication_key_value if partition else None
         row = row_type(self.name, include_secrets=False)
         self.writer.write([encode(row(business_id, observed_at, before, len(instances), webhooks))], observed_at)
 
     @override
     def commit(self, listing: Listing) -> None:
-        self.bookmarks.put(listing.business_id, replication_key_value=listing.observed_at)
+        self.remember(listing)
 
 
 STREAMS: Final[tuple[type[SnapshotStream], ...]] = (  # parents first
