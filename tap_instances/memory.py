@@ -14,11 +14,12 @@ from codecs import BOM_UTF8
 from collections import Counter
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 from urllib.parse import unquote
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -96,7 +97,7 @@ def read_bookmarks(
     kept as they came.
     """
     try:
-        bookmarks = _bookmarks(state if isinstance(state, bytes) else msgspec.json.encode(state))
+        bookmarks = _bookmarks(state.removeprefix(BOM_UTF8) if isinstance(state, bytes) else msgspec.json.encode(state))
     except (ValueError, LookupError, TypeError, RecursionError, msgspec.DecodeError) as error:
         what = "the state is not understood (it has no bookmarks)"
         if isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError):
@@ -112,13 +113,21 @@ def read_bookmarks(
     return result
 
 
-def _bookmarks(state: bytes) -> dict[str, Raw]:
+def _bookmarks(state: bytes | Raw) -> dict[str, Raw]:
     """Return the bookmarks in a state, which may be wrapped as a STATE message or as Meltano's ``singer_state``."""
-    top = msgspec.json.decode(state.removeprefix(BOM_UTF8), type=dict[str, Raw])
-    for wrapper in ("value", "singer_state"):
-        if wrapper in top and "bookmarks" not in top:
-            top = msgspec.json.decode(top[wrapper], type=dict[str, Raw])
-    return msgspec.json.decode(top["bookmarks"], type=dict[str, Raw]) if top else {}
+    top = msgspec.json.decode(state, type=_State)
+    for wrapped in (top.value, top.singer_state):
+        if top.bookmarks is UNSET and wrapped is not UNSET:
+            return _bookmarks(wrapped)
+    if top.bookmarks is UNSET and msgspec.json.decode(state):
+        raise LookupError
+    return top.bookmarks or {}
+
+
+class _State(Struct):
+    bookmarks: dict[str, Raw] | UnsetType = UNSET
+    value: Raw | UnsetType = UNSET
+    singer_state: Raw | UnsetType = UNSET
 
 
 def _bookmark(stream: str, raw: Raw, kind: type[Partition], businesses: Collection[str]) -> Bookmark:
@@ -209,44 +218,58 @@ class RowMemory:
         self.uncertain = False  # whether rows were kept of which nothing is known now
         self._committed: set[str] = set()
         self._unsent: list[tuple[Memory, str]] = []  # rows that are remembered, and not part of this run's version
-        self._owners: dict[str, tuple[str, ...]] | None = None  # row -> instances that remember it; made when needed
-        self._homes: dict[str, dict[str, Memory]] = {}  # instance -> where it is remembered
-        for memories in self._places():
-            for instance_id in self._homes.keys() & memories.keys():  # version 1 could remember it twice
-                former = self._homes[instance_id].pop(instance_id)
-                memories[instance_id].rows.update(dict.fromkeys(former.rows, ""))
-            self._homes.update(dict.fromkeys(memories, memories))
 
-    def _partitions(self) -> list[RowPartition]:
-        return [partition for partition in self.bookmark.values() if isinstance(partition, RowPartition)]
+    @cached_property
+    def _homes(self) -> dict[str, str]:
+        """Instance -> the business that remembers it; made when needed."""
+        homes: dict[str, str] = {}
+        for business_id, partition in self._partitions().items():
+            for memories in (partition.seen, partition.away):
+                for instance_id in homes.keys() & memories.keys():  # version 1 could remember it twice
+                    if former := self._take(homes[instance_id], instance_id):
+                        memories[instance_id].rows.update(dict.fromkeys(former.rows, ""))
+                homes.update(dict.fromkeys(memories, business_id))
+        return homes
 
-    def _places(self) -> list[dict[str, Memory]]:
-        """Return where instances are remembered; each is once in one of them."""
-        return [memories for partition in self._partitions() for memories in (partition.seen, partition.away)]
+    @cached_property
+    def _owners(self) -> dict[str, tuple[str, ...]]:
+        """Row -> the instances that remember it; made when needed."""
+        return _owners(self.memories())
+
+    def _partitions(self) -> dict[str, RowPartition]:
+        return {key: partition for key, partition in self.bookmark.items() if isinstance(partition, RowPartition)}
+
+    def memories(self) -> dict[str, Memory]:
+        """Return what is remembered of each instance."""
+        memories: dict[str, Memory] = {}
+        for partition in self._partitions().values():
+            memories.update(partition.seen)
+            memories.update(partition.away)
+        return memories
 
     def _memory(self, instance_id: str) -> Memory | None:
         """Return what is remembered of an instance, whichever business listed it last."""
-        home = self._homes.get(instance_id)
-        return home.get(instance_id) if home else None
+        home: RowPartition | None = self.bookmark.get(self._homes.get(instance_id))
+        return (home.seen.get(instance_id) or home.away.get(instance_id)) if home else None
 
-    def known(self) -> dict[str, Memory]:
-        """Return those instances of which no row needs to be read while the digest of ``Webhook`` is the same."""
-        known: dict[str, Memory] = {}
-        for memories in [] if self.whole else self._places():
-            known.update(memories)
-        return known
+    def _take(self, business_id: str, instance_id: str) -> Memory | None:
+        """Remove an instance from where it is remembered, and return what was."""
+        home: RowPartition = self.bookmark[business_id]
+        return home.seen.pop(instance_id, None) or home.away.pop(instance_id, None)
 
     # ------------------------------------------------------------------------------------------------- one business
 
     def begin(self, business_id: str) -> None:
         """Get ready for a business's list."""
-        self._former: RowPartition | None = self.bookmark.get(business_id)
-        self.latest = self._former.replication_key_value if self._former else None  # ``updatedAt``, for people to read
+        self._former: RowPartition = self.bookmark.get(business_id) or RowPartition(
+            context=Context(business_id), replication_key="updated_at", seen={}
+        )
+        self.latest = self._former.replication_key_value  # ``updatedAt``, for people to read
         self._seen: dict[str, Memory] = {}
         self._hidden: dict[str, Memory] = {}
         self._gone: dict[tuple[str, str], None] = {}  # (instance, row) that is not listed any more
         self._kept: dict[tuple[str, str], str] = {}  # the same, but it is remembered, with this digest
-        self._arrived: dict[str, tuple[str, ...]] = {}  # row that is new to an instance -> the instances that list it
+        self._arrived: list[str] = []  # rows that are new to an instance, for each one that lists them
 
     def keep(self, instance_id: str, memory: Memory) -> None:
         """Remember an instance as before."""
@@ -285,10 +308,7 @@ class RowMemory:
         if known and not (self.whole or twice):
             emitted = [row for row in rows if known.get(row.key) != row.digest]
             self.unchanged += len(rows) - len(emitted)
-        arrived, here = self._arrived, (instance_id,)
-        for row in emitted:
-            if twice or not known.get(row.key):
-                arrived[row.key] = arrived[row.key] + here if row.key in arrived else here
+        self._arrived += now if twice or not known else [key for key in now if not known.get(key)]
         for key in known:
             if key in now:
                 continue
@@ -304,7 +324,8 @@ class RowMemory:
 
     def gone(self) -> list[tuple[str, str]]:
         """Return (instance, row) of each row that is gone from a listed instance, and did not move to another one."""
-        gone = [pair for pair in self._gone if pair[1] not in self._arrived]
+        arrived = set(self._arrived) if self._gone else ()
+        gone = [pair for pair in self._gone if pair[1] not in arrived]
         if not self.versioned:
             return gone
         for pair in gone:
@@ -326,30 +347,25 @@ class RowMemory:
             if key not in memory.rows:  # else the instance is listed twice
                 memory.rows[key], memory.digest = digest, ""
                 self._unsent.append((memory, key))
-        former, seen, away = self._former, self._seen, self._hidden
-        for memory in seen.values():
-            memory.last_listed = None
+        former, away = self._former, self._hidden
+        now = self._seen | away
+        arrived = [instance_id for instance_id in now if instance_id not in former.seen]
+        if arrived:
+            for instance_id in self._homes.keys() & arrived:  # it was away, or in another business
+                self._take(self._homes[instance_id], instance_id)
+                now[instance_id].last_listed = None
+            self._homes.update(dict.fromkeys(arrived, business_id))
         for memory in away.values():
             memory.last_listed = observed_at
-        for instance_id in (*seen, *away):  # from this business, or from another one: then it was moved
-            if home := self._homes.get(instance_id):
-                home.pop(instance_id, None)
-        for memories in (former.away, former.seen) if former else ():  # what is left there is not listed
-            for instance_id in sorted(memories):
+        for memories in (former.away, former.seen):
+            for instance_id in sorted(instance_id for instance_id in memories if instance_id not in now):
                 memory = memories[instance_id]
                 memory.last_listed = min(memory.last_listed or former.observed_at or observed_at, observed_at)
                 if observed_at - memory.last_listed <= KEPT:
                     away[instance_id] = memory
-        self.bookmark[business_id] = RowPartition(
-            context=Context(business_id),
-            replication_key="updated_at",
-            replication_key_value=self.latest,
-            observed_at=observed_at,
-            seen=seen,
-            away=away,
-        )
-        for memories in (seen, away):
-            self._homes.update(dict.fromkeys(memories, memories))
+        former.replication_key_value, former.observed_at = self.latest, observed_at
+        former.seen, former.away = self._seen, away
+        self.bookmark[business_id] = former
         self._committed.add(business_id)
 
     def _settle_arrived(self) -> None:
@@ -357,37 +373,25 @@ class RowMemory:
 
         One that several instances list is emitted at every run: which is right cannot be known.
         """
-        if self._arrived and self._homes:  # else nothing is remembered that a row may have moved from
-            if self._owners is None:
-                self._owners = self._find_owners()
-            for key in self._owners.keys() & self._arrived.keys():
-                for instance_id in set(self._owners[key]).difference(self._arrived[key]):
-                    self._settle(key, instance_id)
-            self._owners.update(self._arrived)
-        for key, listing in self._arrived.items():
-            if len(listing) > 1:
-                for instance_id in listing:
-                    memory = self._seen[instance_id]
-                    memory.rows[key], memory.digest = "", ""
+        arrived = set(self._arrived)
+        if not arrived or (not self._homes and len(arrived) == len(self._arrived)):
+            return  # nothing may have moved, and none is listed twice
+        listing = _owners(self._seen, arrived)
+        for key in self._owners.keys() & arrived:
+            for instance_id in set(self._owners[key]).difference(listing[key]):
+                self._forget(instance_id, key)
+        self._owners.update(listing)
+        for key in [key for key, ids in listing.items() if len(ids) > 1]:
+            for instance_id in listing[key]:
+                memory = self._seen[instance_id]
+                memory.rows[key], memory.digest = "", ""
 
-    def _settle(self, key: str, owner: str) -> None:
-        """Find out whether the former owner of a row that is new to another instance lists it, too; else forget it."""
-        seen = self._seen.get(owner)
-        if seen and key in seen.rows:
-            self._arrived[key] += (owner,)
-            return
-        self._kept.pop((owner, key), None)
-        memory = self._hidden.get(owner) or self._memory(owner)
+    def _forget(self, instance_id: str, key: str) -> None:
+        """Forget a row under an instance that does not list it."""
+        self._kept.pop((instance_id, key), None)
+        memory = self._hidden.get(instance_id) or self._memory(instance_id)
         if memory and memory.rows.pop(key, None) is not None:
             memory.digest = ""
-
-    def _find_owners(self) -> dict[str, tuple[str, ...]]:
-        owners: dict[str, tuple[str, ...]] = {}
-        for memories in self._places():
-            for instance_id, memory in memories.items():
-                for key in memory.rows:
-                    owners[key] = (*owners.get(key, ()), instance_id)
-        return owners
 
     # ------------------------------------------------------------------------------------------------------ versions
 
@@ -395,7 +399,16 @@ class RowMemory:
         """Forget what the target deleted since it was not part of this run's version."""
         for memory, key in self._unsent:
             memory.rows.pop(key, None)
-        for partition in self._partitions():
+        for business_id, partition in self._partitions().items():
             partition.away = {}
-            if partition.context.business_id not in self._committed:
+            if business_id not in self._committed:
                 partition.seen = {}
+
+
+def _owners(memories: Mapping[str, Memory], among: set[str] | None = None) -> dict[str, tuple[str, ...]]:
+    """Return which instances have a row, for each row, or for each of some."""
+    owners: dict[str, tuple[str, ...]] = {}
+    for instance_id, memory in memories.items():
+        for key in memory.rows if among is None else among.intersection(memory.rows):
+            owners[key] = (*owners.get(key, ()), instance_id)
+    return owners

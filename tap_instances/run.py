@@ -78,11 +78,13 @@ class Run:
 
     def _known(self) -> dict[str, tuple[Memory, ...]]:
         """Return what each stream remembers of the instances that none of them needs to read."""
-        first, last = self.remembering[0].memory.known(), self.remembering[-1].memory.known()
+        if any(stream.memory.whole for stream in self.remembering):
+            return {}
+        first, last = self.remembering[0].memory.memories(), self.remembering[-1].memory.memories()
         return {
-            instance_id: (memory, last[instance_id])
+            instance_id: (memory, other)
             for instance_id, memory in first.items()
-            if memory.digest and instance_id in last and last[instance_id].digest == memory.digest
+            if memory.digest and (other := last.get(instance_id)) and other.digest == memory.digest
         }
 
     # --------------------------------------------------------------------------------------------------- businesses

@@ -76,7 +76,7 @@ def state_of(memory: RowMemory) -> Any:  # noqa: ANN401
 
 def is_unchanged(memory: RowMemory, instance_id: str, digest: str) -> bool:
     """Return whether an instance is not read again that comes with this digest."""
-    known = memory.known().get(instance_id)
+    known = None if memory.whole else memory.memories().get(instance_id)
     return known is not None and known.digest == digest
 
 
@@ -182,7 +182,7 @@ def test_an_instance_that_is_away_is_unchanged_when_it_comes_back_as_it_was() ->
     memory = open_memory(second.state)
     assert is_unchanged(memory, "i", "all")
     memory.begin("b")
-    memory.keep("i", memory.known()["i"])
+    memory.keep("i", memory.memories()["i"])
     memory.commit("b", START)
     assert as_json(memory.bookmark["b"].seen) == {"i": {"rows": {"w": "1"}, "digest": "all"}}
 
@@ -198,7 +198,7 @@ def test_what_is_kept_is_remembered_as_it_was() -> None:
     first = run(None, {"i": {"w": "1", "v": "1"}})
     memory = open_memory(first.state)
     memory.begin("b")
-    memory.keep("i", memory.known()["i"])
+    memory.keep("i", memory.memories()["i"])
     assert memory.gone() == []
     memory.commit("b", START)
     assert state_of(memory) == first.state
@@ -359,7 +359,7 @@ def test_an_instance_that_is_listed_twice_is_emitted_whole_at_every_run() -> Non
 def test_of_an_instance_that_is_listed_twice_the_first_may_be_as_it_was() -> None:
     memory = open_memory(run(None, {"i": {"w": "1"}}).state)
     memory.begin("b")
-    memory.keep("i", memory.known()["i"])
+    memory.keep("i", memory.memories()["i"])
     memory.compare("i", "other", rows_of({"v": "1"}))
     assert memory.gone() == []
     memory.commit("b", START)
@@ -389,9 +389,7 @@ def test_a_row_that_an_instance_lists_twice_is_emitted_twice_at_every_run() -> N
         ({"digest": ""}, [], {"w": "1", "v": "2"}),
     ],
 )
-def test_what_could_not_be_read_is_kept_as_it_was(
-    odd: dict[str, Any], gone: list[Any], left: dict[str, str]
-) -> None:
+def test_what_could_not_be_read_is_kept_as_it_was(odd: dict[str, Any], gone: list[Any], left: dict[str, str]) -> None:
     first = run(None, {"i": {"w": "1", "v": "2"}})
     second = run(first.state, {"i": {"w": "1"}}, **odd)
     assert (second.emitted, second.gone) == ([], gone)
@@ -600,9 +598,9 @@ def test_an_instance_that_version_1_remembered_twice_is_remembered_once_and_come
     one = entry({"i": {"rows": {"w": "1"}}}, "a")
     other = entry({"i": {"rows": {"w": "1", "v": "1"}}}, "b")
     memory = open_memory({"bookmarks": {"webhooks": {"partitions": [one, other]}}})
-    assert [list(partition.seen) for partition in memory.bookmark.values()] == [[], ["i"]]
     memory.begin("b")
     assert [row.key for row in memory.compare("i", "all", rows_of({"w": "1"}))] == ["w"]
+    assert [list(partition.seen) for partition in memory.bookmark.values()] == [[], ["i"]]
     assert memory.gone() == [("i", "v")]
 
 
@@ -664,9 +662,9 @@ def test_partitions_stay_in_their_places() -> None:
     for business_id in ("a", "new"):
         memory.begin(business_id)
         memory.commit(business_id, START)
-    committed = {"replication_key": "updated_at", "observed_at": TIME}
+    committed = {"replication_key_value": TIME, "observed_at": TIME}
     first = {**given[0], **committed}
-    new = {**first, "context": {"business_id": "new"}, "replication_key_value": None}
+    new = {**first, "replication_key": "updated_at", "context": {"business_id": "new"}, "replication_key_value": None}
     assert state_of(memory) == {"bookmarks": {"webhooks": {"partitions": [first, *given[1:], new]}}}
 
 
