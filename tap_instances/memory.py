@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 from urllib.parse import unquote
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Raw, Struct
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -97,7 +97,7 @@ def read_bookmarks(
     kept as they came.
     """
     try:
-        bookmarks = _bookmarks(state.removeprefix(BOM_UTF8) if isinstance(state, bytes) else msgspec.json.encode(state))
+        bookmarks = _bookmarks(state if isinstance(state, bytes) else msgspec.json.encode(state))
     except (ValueError, LookupError, TypeError, RecursionError, msgspec.DecodeError) as error:
         what = "the state is not understood (it has no bookmarks)"
         if isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError):
@@ -113,26 +113,22 @@ def read_bookmarks(
     return result
 
 
-def _bookmarks(state: bytes | Raw) -> dict[str, Raw]:
+def _bookmarks(state: bytes) -> dict[str, Raw]:
     """Return the bookmarks in a state, which may be wrapped as a STATE message or as Meltano's ``singer_state``."""
-    top = msgspec.json.decode(state, type=_State)
-    for wrapped in (top.value, top.singer_state):
-        if top.bookmarks is UNSET and wrapped is not UNSET:
-            return _bookmarks(wrapped)
-    if top.bookmarks is UNSET and msgspec.json.decode(state):
-        raise LookupError
-    return top.bookmarks or {}
+    top = msgspec.json.decode(state.removeprefix(BOM_UTF8), type=dict[str, Raw])
+    for wrapper in ("value", "singer_state"):
+        if wrapper in top and "bookmarks" not in top:
+            top = msgspec.json.decode(top[wrapper], type=dict[str, Raw])
+    return msgspec.json.decode(top["bookmarks"], type=dict[str, Raw]) if top else {}
 
 
-class _State(Struct):
-    bookmarks: dict[str, Raw] | UnsetType = UNSET
-    value: Raw | UnsetType = UNSET
-    singer_state: Raw | UnsetType = UNSET
+class _Bookmark(Struct):
+    partitions: list[Raw]
 
 
 def _bookmark(stream: str, raw: Raw, kind: type[Partition], businesses: Collection[str]) -> Bookmark:
     try:
-        entries = msgspec.json.decode(raw, type=_Bookmark).partitions if raw != _NOTHING else []
+        entries = msgspec.json.decode(raw, type=_Bookmark).partitions if raw != Raw(b"{}") else []
     except msgspec.DecodeError:
         logger.warning("the state of %s is not understood: it is synced in full", stream)
         return {}
@@ -178,22 +174,10 @@ def _upgrade(old: dict[str, Any]) -> dict[str, Any]:
     return {**old, "seen": seen, "version": {1: VERSION}[old["version"]]}
 
 
-class _Bookmark(Struct):
-    partitions: list[Raw]
-
-
-_NOTHING: Final = Raw(b"{}")
-
-
 def to_state(bookmarks: Mapping[str, Bookmark | Raw]) -> dict[str, Any]:
     """Return the value of STATE for bookmarks."""
-    value: dict[str, Any] = {}
-    for stream, bookmark in bookmarks.items():
-        if isinstance(bookmark, Raw):
-            value[stream] = bookmark
-        elif bookmark:
-            value[stream] = {"partitions": list(bookmark.values())}
-    return {"bookmarks": value}
+    lists = {stream: {"partitions": list(of.values())} for stream, of in bookmarks.items() if isinstance(of, dict)}
+    return {"bookmarks": {stream: lists.get(stream, of) for stream, of in bookmarks.items() if of != {}}}
 
 
 # --------------------------------------------------------------------------------------------------- comparing rows
@@ -249,8 +233,10 @@ class RowMemory:
 
     def _memory(self, instance_id: str) -> Memory | None:
         """Return what is remembered of an instance, whichever business listed it last."""
-        home: RowPartition | None = self.bookmark.get(self._homes.get(instance_id))
-        return (home.seen.get(instance_id) or home.away.get(instance_id)) if home else None
+        if instance_id not in self._homes:
+            return None
+        home: RowPartition = self.bookmark[self._homes[instance_id]]
+        return home.seen.get(instance_id) or home.away.get(instance_id)
 
     def _take(self, business_id: str, instance_id: str) -> Memory | None:
         """Remove an instance from where it is remembered, and return what was."""
@@ -308,7 +294,7 @@ class RowMemory:
         if known and not (self.whole or twice):
             emitted = [row for row in rows if known.get(row.key) != row.digest]
             self.unchanged += len(rows) - len(emitted)
-        self._arrived += now if twice or not known else [key for key in now if not known.get(key)]
+        self._arrived.extend([key for key in now if not known.get(key)] if known and not twice else now)
         for key in known:
             if key in now:
                 continue
@@ -324,8 +310,8 @@ class RowMemory:
 
     def gone(self) -> list[tuple[str, str]]:
         """Return (instance, row) of each row that is gone from a listed instance, and did not move to another one."""
-        arrived = set(self._arrived) if self._gone else ()
-        gone = [pair for pair in self._gone if pair[1] not in arrived]
+        moved = {key for _instance_id, key in self._gone}.intersection(self._arrived)
+        gone = [pair for pair in self._gone if pair[1] not in moved]
         if not self.versioned:
             return gone
         for pair in gone:
@@ -348,13 +334,12 @@ class RowMemory:
                 memory.rows[key], memory.digest = digest, ""
                 self._unsent.append((memory, key))
         former, away = self._former, self._hidden
-        now = self._seen | away
-        arrived = [instance_id for instance_id in now if instance_id not in former.seen]
-        if arrived:
-            for instance_id in self._homes.keys() & arrived:  # it was away, or in another business
+        now = {**self._seen, **away} if away else self._seen
+        for instance_id in [instance_id for instance_id in now if instance_id not in former.seen]:
+            if instance_id in self._homes:  # it was away, or in another business
                 self._take(self._homes[instance_id], instance_id)
                 now[instance_id].last_listed = None
-            self._homes.update(dict.fromkeys(arrived, business_id))
+            self._homes[instance_id] = business_id
         for memory in away.values():
             memory.last_listed = observed_at
         for memories in (former.away, former.seen):

@@ -16,7 +16,7 @@ from tap_instances.failures import SnapshotError
 from tap_instances.memory import read_bookmarks, to_state
 from tap_instances.records import Reader, Source
 from tap_instances.sdk.writer import PAGE, SyncError
-from tap_instances.streams import STREAMS, Listing
+from tap_instances.streams import STREAMS
 from tap_instances.values import encode
 
 if TYPE_CHECKING:
@@ -148,11 +148,10 @@ class Run:
         for fault in self.findings.faults[faults:]:
             logger.error("business %s: not emitted: %s", source.business_id, fault)
         if len(self.findings.faults) == faults:  # else nothing is concluded from what is missing in the list
-            listing = Listing(*source, listed, webhooks)
             for stateful in self.stateful:
-                stateful.finish(listing)
+                stateful.finish(source, listed, webhooks)
             for stateful in self.stateful:  # not before every one was written: the last one may fail
-                stateful.commit(listing)
+                stateful.commit(source, listed)
         return webhooks
 
     def sync_page(self, page: list[Instance], source: Source) -> None:

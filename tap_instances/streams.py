@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from typing_extensions import override
 from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
@@ -19,18 +19,8 @@ from tap_instances.values import encode
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from datetime import datetime
 
     from tap_instances.records import Instance, Row, Source
-
-
-class Listing(NamedTuple):
-    """What a business lists: the ids of its instances, and how many webhooks."""
-
-    business_id: str
-    observed_at: datetime
-    instances: Collection[str]
-    webhooks: int
 
 
 class SnapshotStream(SDKStream):
@@ -44,19 +34,18 @@ class SnapshotStream(SDKStream):
         if self.bookmark_type:
             self.bookmark = bookmarks.setdefault(self.name, {})
 
-    def finish(self, listing: Listing) -> None:
-        """Write what only a whole list tells."""
+    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
+        """Write what only a whole list tells: its instances' ids, and how many webhooks they have."""
 
-    def commit(self, listing: Listing) -> None:
+    def commit(self, source: Source, instances: Collection[str]) -> None:
         """Remember a business of which every row was written."""
 
-    def remember(self, listing: Listing, **values: Any) -> None:  # noqa: ANN401
+    def remember(self, source: Source, **values: Any) -> None:  # noqa: ANN401
         """Remember a business with these values, in the place of what was."""
-        context, at = Context(listing.business_id), listing.observed_at
-        partition = self.bookmark_type(
-            context=context, replication_key=self.replication_key, replication_key_value=at, **values
+        business_id, at = source
+        self.bookmark[business_id] = self.bookmark_type(
+            context=Context(business_id), replication_key=self.replication_key, replication_key_value=at, **values
         )
-        self.bookmark[listing.business_id] = partition
 
 
 class BusinessesStream(SnapshotStream):
@@ -105,19 +94,19 @@ class RememberingStream(SnapshotStream):
         self.writer.write([row.json for row in out], source.observed_at)
 
     @override
-    def finish(self, listing: Listing) -> None:
+    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
         """Write a row for each that is gone: its ids, ``deleted_at``, and nulls."""
         for instance_id, webhook_id in self.memory.gone():
             row: dict[str, Any] = dict.fromkeys(column_names(self.name, include_secrets=True))
-            row.update(instance_id=instance_id, webhook_id=webhook_id, deleted_at=listing.observed_at)
+            row.update(instance_id=instance_id, webhook_id=webhook_id, deleted_at=source.observed_at)
             if self.writer.passes(encoded := encode(row)):
-                self.writer.write([encoded], listing.observed_at)
+                self.writer.write([encoded], source.observed_at)
             else:
                 self.memory.keep_gone(instance_id, webhook_id)
 
     @override
-    def commit(self, listing: Listing) -> None:
-        self.memory.commit(listing.business_id, listing.observed_at)
+    def commit(self, source: Source, instances: Collection[str]) -> None:
+        self.memory.commit(source.business_id, source.observed_at)
 
 
 class WebhooksStream(RememberingStream):
@@ -149,20 +138,20 @@ class ConnectionChangesStream(SnapshotStream):
     bookmark_type = ListPartition
 
     @override
-    def finish(self, listing: Listing) -> None:
-        business_id, observed_at, instances, _webhooks = listing
+    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
+        business_id, observed_at = source
         partition = self.bookmark.get(business_id)
         before = dict.fromkeys(partition.seen) if partition else {}
         since = (partition and partition.replication_key_value) or observed_at
         row = row_type(self.name, include_secrets=False)
         for change_type, ids, others in (("connected", instances, before), ("disconnected", before, instances)):
-            changed = (instance_id for instance_id in ids if instance_id not in others)
+            changed = [instance_id for instance_id in ids if instance_id not in others]
             rows = (encode(row(business_id, instance_id, change_type, since, observed_at)) for instance_id in changed)
             self.writer.write(rows, observed_at)
 
     @override
-    def commit(self, listing: Listing) -> None:
-        self.remember(listing, seen=list(listing.instances))
+    def commit(self, source: Source, instances: Collection[str]) -> None:
+        self.remember(source, seen=list(instances))
 
 
 class ObservationsStream(SnapshotStream):
@@ -175,16 +164,16 @@ class ObservationsStream(SnapshotStream):
     bookmark_type = Partition
 
     @override
-    def finish(self, listing: Listing) -> None:
-        business_id, observed_at, instances, webhooks = listing
+    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
+        business_id, observed_at = source
         partition = self.bookmark.get(business_id)
         before = partition.replication_key_value if partition else None
         row = row_type(self.name, include_secrets=False)
         self.writer.write([encode(row(business_id, observed_at, before, len(instances), webhooks))], observed_at)
 
     @override
-    def commit(self, listing: Listing) -> None:
-        self.remember(listing)
+    def commit(self, source: Source, instances: Collection[str]) -> None:
+        self.remember(source)
 
 
 STREAMS: Final[tuple[type[SnapshotStream], ...]] = (  # parents first
