@@ -310,8 +310,10 @@ class RowMemory:
 
     def gone(self) -> list[tuple[str, str]]:
         """Return (instance, row) of each row that is gone from a listed instance, and did not move to another one."""
-        moved = {key for _instance_id, key in self._gone}.intersection(self._arrived)
-        gone = [pair for pair in self._gone if pair[1] not in moved]
+        if not self._gone:
+            return []
+        elsewhere = {key for _instance_id, key in self._kept}.union(self._arrived)
+        gone = [pair for pair in self._gone if pair[1] not in elsewhere]
         if not self.versioned:
             return gone
         for pair in gone:
@@ -333,13 +335,14 @@ class RowMemory:
             if key not in memory.rows:  # else the instance is listed twice
                 memory.rows[key], memory.digest = digest, ""
                 self._unsent.append((memory, key))
-        former, away = self._former, self._hidden
-        now = {**self._seen, **away} if away else self._seen
+        former, seen = self._former, self._seen
+        away = {instance_id: memory for instance_id, memory in self._hidden.items() if instance_id not in seen}
+        now = {**seen, **away} if away else seen
         for instance_id in [instance_id for instance_id in now if instance_id not in former.seen]:
             if instance_id in self._homes:  # it was away, or in another business
                 self._take(self._homes[instance_id], instance_id)
-                now[instance_id].last_listed = None
             self._homes[instance_id] = business_id
+            now[instance_id].last_listed = None
         for memory in away.values():
             memory.last_listed = observed_at
         for memories in (former.away, former.seen):
@@ -349,7 +352,7 @@ class RowMemory:
                 if observed_at - memory.last_listed <= KEPT:
                     away[instance_id] = memory
         former.replication_key_value, former.observed_at = self.latest, observed_at
-        former.seen, former.away = self._seen, away
+        former.seen, former.away = seen, away
         self.bookmark[business_id] = former
         self._committed.add(business_id)
 
@@ -373,7 +376,8 @@ class RowMemory:
 
     def _forget(self, instance_id: str, key: str) -> None:
         """Forget a row under an instance that does not list it."""
-        self._kept.pop((instance_id, key), None)
+        if self._kept.pop((instance_id, key), None) is not None:
+            self._seen[instance_id].digest = ""
         memory = self._hidden.get(instance_id) or self._memory(instance_id)
         if memory and memory.rows.pop(key, None) is not None:
             memory.digest = ""
