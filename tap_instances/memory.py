@@ -14,14 +14,15 @@ from codecs import BOM_UTF8
 from collections import Counter
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 from urllib.parse import unquote
 
 import msgspec
 from msgspec import Raw, Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from tap_instances.records import Row
 
@@ -78,6 +79,9 @@ class RowPartition(Partition, kw_only=True):
     away: dict[str, Memory] = {}
 
 
+Bookmark: TypeAlias = dict[Any, Any]  # business -> its partition; a number -> a partition that is kept as it came
+
+
 # ----------------------------------------------------------------------------------------------------- reading STATE
 
 
@@ -85,8 +89,8 @@ def read_bookmarks(
     state: Any,  # noqa: ANN401
     kinds: Mapping[str, type[Partition] | None],
     businesses: Collection[str],
-) -> dict[str, Any]:
-    """Return the bookmarks in a state (an object, or its JSON): stream -> ``{"partitions": [...]}``.
+) -> dict[str, Bookmark | Raw]:
+    """Return the bookmarks in a state (an object, or its JSON) by stream.
 
     ``kinds`` says what each stream of the tap remembers (``None``: nothing). What is not understood is left out with a
     WARNING, and so synced again; but bookmarks of other streams, and of businesses that are not in ``businesses``, are
@@ -100,12 +104,12 @@ def read_bookmarks(
             what = "the state is not understood (it is not JSON)"
         logger.warning("%s: everything is synced again", what)
         return {}
-    result: dict[str, Any] = {}
+    result: dict[str, Bookmark | Raw] = {}
     for stream, bookmark in bookmarks.items():
         if stream not in kinds:
-            result[stream] = Raw(bytes(bookmark))
+            result[stream] = Raw(bytes(bookmark))  # a copy, which does not keep the whole state in memory
         elif kind := kinds[stream]:
-            result[stream] = {"partitions": list(_partitions(stream, bytes(bookmark), kind, businesses))}
+            result[stream] = _bookmark(stream, bookmark, kind, businesses)
     return result
 
 
@@ -118,39 +122,42 @@ def _bookmarks(state: bytes) -> dict[str, Raw]:
     return msgspec.json.decode(top["bookmarks"], type=dict[str, Raw]) if top else {}
 
 
-def _partitions(
-    stream: str, bookmark: bytes, kind: type[Partition], businesses: Collection[str]
-) -> Iterator[Partition | Raw]:
+class _Bookmark(Struct):
+    partitions: list[Raw]
+
+
+def _bookmark(stream: str, raw: Raw, kind: type[Partition], businesses: Collection[str]) -> Bookmark:
     try:
-        entries = msgspec.json.decode(bookmark, type=_Bookmark).partitions if bookmark != b"{}" else []
+        entries = msgspec.json.decode(raw, type=_Bookmark).partitions if raw != Raw(b"{}") else []
     except msgspec.DecodeError:
         logger.warning("the state of %s is not understood: it is synced in full", stream)
-        return
-    partitions = [_partition(entry, kind) for entry in entries]
-    if kind is RowPartition:
-        _remember_once([partition for partition in partitions if isinstance(partition, RowPartition)])
-    ids = [
-        partition.context.business_id if partition else _business_id(entry)
-        for entry, partition in zip(entries, partitions, strict=True)
-    ]
-    count = Counter(ids)
-    for entry, partition, business_id in zip(entries, partitions, ids, strict=True):
+        return {}
+    read = [(entry, *_partition(entry, kind)) for entry in entries]
+    count = Counter(business_id for _entry, business_id, _partition in read)
+    bookmark: Bookmark = {}
+    for entry, business_id, partition in read:
         if partition and count[business_id] == 1:
-            yield partition
+            bookmark[business_id] = partition
         elif business_id is not None and business_id not in businesses:
-            yield Raw(bytes(entry))
+            bookmark[len(bookmark)] = Raw(bytes(entry))
         else:
             logger.warning("the state of %s, business %.100r, is not understood: it is synced in full",
                            stream, business_id)  # fmt: skip
+    return bookmark
 
 
-def _partition(entry: Raw, kind: type[Partition]) -> Partition | None:
-    """Return the partition that this version of the tap wrote, or version 1; ``None`` for anything else."""
-    with suppress(msgspec.DecodeError):
-        return msgspec.json.decode(entry, type=kind)
+def _partition(entry: Raw, kind: type[Partition]) -> tuple[str | None, Partition | None]:
+    """Return whose a partition is, and the partition, if this version of the tap wrote it, or version 1."""
+    business_id = None
     with suppress(ValueError, LookupError, AttributeError, TypeError, msgspec.DecodeError):
-        return msgspec.convert(_upgrade(msgspec.json.decode(entry, type=dict[str, Any])), kind)
-    return None
+        try:
+            partition = msgspec.json.decode(entry, type=kind)
+        except msgspec.ValidationError:
+            old = msgspec.json.decode(entry)
+            business_id = msgspec.convert(old["context"], Context).business_id
+            partition = msgspec.convert(_upgrade(old), kind)
+        return partition.context.business_id, partition
+    return business_id, None
 
 
 def _upgrade(old: dict[str, Any]) -> dict[str, Any]:
@@ -167,59 +174,10 @@ def _upgrade(old: dict[str, Any]) -> dict[str, Any]:
     return {**old, "seen": seen, "version": {1: VERSION}[old["version"]]}
 
 
-def _remember_once(partitions: Sequence[RowPartition]) -> None:
-    """Let each instance be remembered in one partition: version 1 could have it in two."""
-    homes: dict[str, dict[str, Memory]] = {}
-    for memories in [memories for partition in partitions for memories in (partition.seen, partition.away)]:
-        for instance_id in homes.keys() & memories.keys():
-            former = homes[instance_id].pop(instance_id)
-            memories[instance_id].rows.update(dict.fromkeys(former.rows, ""))
-        homes.update(dict.fromkeys(memories, memories))
-
-
-def _business_id(entry: Raw) -> str | None:
-    with suppress(msgspec.DecodeError):
-        return msgspec.json.decode(entry, type=_Entry).context.business_id
-    return None
-
-
-class _Bookmark(Struct):
-    partitions: list[Raw]
-
-
-class _Entry(Struct):
-    context: Context
-
-
-class Partitions:
-    """A stream's partitions in the tap's state, one per business, found without a search."""
-
-    def __init__(self, bookmarks: dict[str, Any], stream: str, kind: type[Partition], replication_key: str) -> None:
-        """Index them; ``bookmarks`` are the tap's, and :meth:`put` changes them in place."""
-        self._bookmarks, self._stream, self._kind, self._replication_key = bookmarks, stream, kind, replication_key
-        self._entries: list[Partition | Raw] = bookmarks.get(stream, {}).get("partitions", [])
-        known = (entry for entry in self._entries if isinstance(entry, Partition))
-        self._by_business: dict[str, Any] = {partition.context.business_id: partition for partition in known}
-
-    def __iter__(self) -> Iterator[Any]:
-        """Go through the partitions that are understood."""
-        return iter(self._by_business.values())
-
-    def get(self, business_id: str) -> Any:  # noqa: ANN401
-        """Return the partition of a business, or ``None``."""
-        return self._by_business.get(business_id)
-
-    def put(self, business_id: str, **values: Any) -> Any:  # noqa: ANN401
-        """Set values of a business's partition, and return it."""
-        partition = self.get(business_id)
-        if partition is None:
-            partition = self._kind(context=Context(business_id), replication_key=self._replication_key, **values)
-            self._by_business[business_id] = partition
-            self._entries.append(partition)
-            self._bookmarks[self._stream] = {"partitions": self._entries}
-        for name, value in values.items():
-            setattr(partition, name, value)
-        return partition
+def to_state(bookmarks: Mapping[str, Bookmark | Raw]) -> dict[str, Any]:
+    """Return the value of STATE for bookmarks."""
+    lists = {stream: {"partitions": list(of.values())} for stream, of in bookmarks.items() if isinstance(of, dict)}
+    return {"bookmarks": {stream: lists.get(stream, of) for stream, of in bookmarks.items() if of != {}}}
 
 
 # --------------------------------------------------------------------------------------------------- comparing rows
@@ -230,60 +188,74 @@ class RowMemory:
 
     For each business: :meth:`begin`; then for each listed instance :meth:`keep`, :meth:`compare` or :meth:`hide`; then
     :meth:`gone`; and :meth:`commit`, if the business was read whole. An instance is kept once in a run at most.
+
+    A row that has a digest is remembered under one instance: whatever else lists it lists a row that is new to it.
     """
 
-    def __init__(self, partitions: Partitions, *, whole: bool, versioned: bool) -> None:
+    def __init__(self, bookmark: Bookmark, *, whole: bool, versioned: bool) -> None:
         """Take what is remembered.
 
         ``whole`` emits every row (FULL_TABLE); ``versioned`` leaves it to ACTIVATE_VERSION to tell what is gone.
         """
-        self.partitions, self.whole, self.versioned = partitions, whole, versioned
+        self.bookmark, self.whole, self.versioned = bookmark, whole, versioned
         self.unchanged = 0  # rows that were left out, since they are as remembered
         self.uncertain = False  # whether rows were kept of which nothing is known now
         self._committed: set[str] = set()
         self._unsent: list[tuple[Memory, str]] = []  # rows that are remembered, and not part of this run's version
-        self._owners: dict[str, tuple[str, ...]] | None = None  # row -> instances that remember it; made when needed
-        self._homes: dict[str, RowPartition] | None = None  # instance -> what remembers it; made when needed
-        self._remembers_some = any(self._places())
 
-    def _places(self) -> list[dict[str, Memory]]:
-        """Return where instances are remembered; each is once in one of them."""
-        return [memories for partition in self.partitions for memories in (partition.seen, partition.away)]
+    @cached_property
+    def _homes(self) -> dict[str, str]:
+        """Instance -> the business that remembers it; made when needed."""
+        homes: dict[str, str] = {}
+        for business_id, partition in self._partitions().items():
+            for memories in (partition.seen, partition.away):
+                for instance_id in homes.keys() & memories.keys():  # version 1 could remember it twice
+                    if former := self._take(homes[instance_id], instance_id):
+                        memories[instance_id].rows.update(dict.fromkeys(former.rows, ""))
+                homes.update(dict.fromkeys(memories, business_id))
+        return homes
 
-    def _home(self, instance_id: str) -> RowPartition | None:
-        """Return the partition that remembers an instance."""
-        former = self._former
-        if former and (instance_id in former.seen or instance_id in former.away):
-            return former
-        if self._homes is None:
-            self._homes = {}
-            for partition in self.partitions:
-                self._homes.update(dict.fromkeys([*partition.seen, *partition.away], partition))
-        return self._homes.get(instance_id)
+    @cached_property
+    def _owners(self) -> dict[str, tuple[str, ...]]:
+        """Row -> the instances that remember it; made when needed."""
+        return _owners(self.memories())
+
+    def _partitions(self) -> dict[str, RowPartition]:
+        return {key: partition for key, partition in self.bookmark.items() if isinstance(partition, RowPartition)}
+
+    def memories(self) -> dict[str, Memory]:
+        """Return what is remembered of each instance."""
+        memories: dict[str, Memory] = {}
+        for partition in self._partitions().values():
+            memories.update(partition.seen)
+            memories.update(partition.away)
+        return memories
 
     def _memory(self, instance_id: str) -> Memory | None:
         """Return what is remembered of an instance, whichever business listed it last."""
-        home = self._home(instance_id)
-        return (home.seen.get(instance_id) or home.away.get(instance_id)) if home else None
+        if instance_id not in self._homes:
+            return None
+        home: RowPartition = self.bookmark[self._homes[instance_id]]
+        return home.seen.get(instance_id) or home.away.get(instance_id)
+
+    def _take(self, business_id: str, instance_id: str) -> Memory | None:
+        """Remove an instance from where it is remembered, and return what was."""
+        home: RowPartition = self.bookmark[business_id]
+        return home.seen.pop(instance_id, None) or home.away.pop(instance_id, None)
 
     # ------------------------------------------------------------------------------------------------- one business
 
     def begin(self, business_id: str) -> None:
         """Get ready for a business's list."""
-        self._former: RowPartition | None = self.partitions.get(business_id)
-        self.latest = self._former.replication_key_value if self._former else None  # ``updatedAt``, for people to read
+        self._former: RowPartition = self.bookmark.get(business_id) or RowPartition(
+            context=Context(business_id), replication_key="updated_at", seen={}
+        )
+        self.latest = self._former.replication_key_value  # ``updatedAt``, for people to read
         self._seen: dict[str, Memory] = {}
         self._hidden: dict[str, Memory] = {}
-        self._compared = False
-        self._gone: dict[tuple[str, str], None] = {}
-        self._kept: set[tuple[str, str]] = set()  # remembered, though not listed or not emitted
-        self._arrived: dict[str, set[str]] = {}  # row that is new to an instance -> the instances that list it
-
-    def known(self) -> dict[str, Memory]:
-        """Return those instances of which no row needs to be read while the digest of ``Webhook`` is the same."""
-        if self.whole:
-            return {}
-        return {key: memory for memories in self._places() for key, memory in memories.items() if memory.digest}
+        self._gone: dict[tuple[str, str], None] = {}  # (instance, row) that is not listed any more
+        self._kept: dict[tuple[str, str], str] = {}  # the same, but it is remembered, with this digest
+        self._arrived: list[str] = []  # rows that are new to an instance, for each one that lists them
 
     def keep(self, instance_id: str, memory: Memory) -> None:
         """Remember an instance as before."""
@@ -301,13 +273,13 @@ class RowMemory:
         digest: str,
         rows: Sequence[Row],
         *,
-        unknown: Collection[str] | None = (),
+        unknown: Collection[str] = (),
         hidden: Collection[str] = (),
     ) -> Sequence[Row]:
-        """Return those of an instance's rows that are to be emitted: new, changed, or back.
+        """Compare an instance's rows with what is remembered, and return those to emit.
 
-        ``unknown`` are ids of rows that exist and could not be read (``None``: any may exist), ``hidden`` those that a
-        stream map filters out.
+        ``digest`` is that of its ``Webhook``; without one, nothing is known of rows that are not listed. ``unknown``
+        names rows of which nothing is known, ``hidden`` rows that a stream map filters out.
         """
         memory = self._memory(instance_id)
         known = memory.rows if memory else {}
@@ -322,129 +294,93 @@ class RowMemory:
         if known and not (self.whole or twice):
             emitted = [row for row in rows if known.get(row.key) != row.digest]
             self.unchanged += len(rows) - len(emitted)
-        kept = self._kept_of(instance_id, known, now, unknown, hidden) if known else {}
-        if self._remembers_some:  # else nothing is remembered that a row may have moved from
-            for row in emitted:
-                if not known.get(row.key):  # else no other instance has it
-                    self._arrived.setdefault(row.key, set()).add(instance_id)
-        if twice or kept or hidden or unknown is None:
-            digest = ""
-            now.update(kept)
-        self._compared = True
-        self._seen[instance_id] = Memory(now, digest)
-        return emitted
-
-    def _kept_of(
-        self,
-        instance_id: str,
-        known: Mapping[str, str],
-        now: Mapping[str, str],
-        unknown: Collection[str] | None,
-        hidden: Collection[str],
-    ) -> dict[str, str]:
-        """Return those of the known rows that are not listed now, and yet not gone; note the ones that are gone."""
-        kept = {}
-        for key in [key for key in known if key not in now]:
+        self._arrived.extend([key for key in now if not known.get(key)] if known and not twice else now)
+        for key in known:
+            if key in now:
+                continue
             if key in hidden:
-                kept[key] = ""
-            elif unknown is None or key in unknown:
-                kept[key] = known[key]
+                self._kept[instance_id, key] = ""
+            elif not digest or key in unknown:
+                self._kept[instance_id, key] = known[key]
                 self.uncertain = True
             else:
                 self._gone[instance_id, key] = None
-        self._kept.update((instance_id, key) for key in kept)
-        return kept
+        self._seen[instance_id] = Memory(now, "" if twice or hidden else digest)
+        return emitted
 
     def gone(self) -> list[tuple[str, str]]:
         """Return (instance, row) of each row that is gone from a listed instance, and did not move to another one."""
         if not self._gone:
             return []
-        listed = {key for memory in self._seen.values() for key in memory.rows}
-        gone = [pair for pair in self._gone if pair[1] not in listed]
+        elsewhere = {key for _instance_id, key in self._kept}.union(self._arrived)
+        gone = [pair for pair in self._gone if pair[1] not in elsewhere]
         if not self.versioned:
             return gone
-        for instance_id, key in gone:
-            self.keep_gone(instance_id, key)
+        for pair in gone:
+            self.keep_gone(*pair)
         return []
 
     def keep_gone(self, instance_id: str, key: str) -> None:
         """Remember a row that is gone as long as the target has not been told."""
-        memory = self._seen[instance_id]
-        memory.rows[key], memory.digest = "", ""
-        self._kept.add((instance_id, key))
+        self._kept[instance_id, key] = ""
 
     def commit(self, business_id: str, observed_at: datetime) -> None:
         """Remember a business that was read whole, and of which every row was emitted.
 
         With FULL_TABLE too: INCREMENTAL may be chosen again.
         """
-        self._forget_elsewhere()
-        self._mark_doubles()
-        self._unsent += [(self._seen[instance_id], key) for instance_id, key in self._kept]
-        former, now = self._former, self._seen | self._hidden
-        seen_before, away_before = (former.seen, former.away) if former else ({}, {})
-        arrived = now.keys() - seen_before.keys() - away_before.keys() if self._remembers_some else ()
-        for instance_id in arrived:
-            if home := self._home(instance_id):  # it was moved from another business
-                home.seen.pop(instance_id, None)
-                home.away.pop(instance_id, None)
-        away = self._hidden
+        self._settle_arrived()
+        for (instance_id, key), digest in self._kept.items():
+            memory = self._seen[instance_id]
+            if key not in memory.rows:  # else the instance is listed twice
+                memory.rows[key], memory.digest = digest, ""
+                self._unsent.append((memory, key))
+        former, seen = self._former, self._seen
+        away = {instance_id: memory for instance_id, memory in self._hidden.items() if instance_id not in seen}
+        now = {**seen, **away} if away else seen
+        for instance_id in [instance_id for instance_id in now if instance_id not in former.seen]:
+            if instance_id in self._homes:  # it was away, or in another business
+                self._take(self._homes[instance_id], instance_id)
+            self._homes[instance_id] = business_id
+            now[instance_id].last_listed = None
         for memory in away.values():
             memory.last_listed = observed_at
-        for memories, at in ((away_before, None), (seen_before, former and former.observed_at)):
-            for instance_id in sorted(memories.keys() - now.keys()):
+        for memories in (former.away, former.seen):
+            for instance_id in sorted(instance_id for instance_id in memories if instance_id not in now):
                 memory = memories[instance_id]
-                memory.last_listed = min(memory.last_listed or at or observed_at, observed_at)
+                memory.last_listed = min(memory.last_listed or former.observed_at or observed_at, observed_at)
                 if observed_at - memory.last_listed <= KEPT:
                     away[instance_id] = memory
-                elif self._homes:
-                    self._homes.pop(instance_id, None)
-        for memory in self._seen.values():
-            memory.last_listed = None
-        values = {"replication_key_value": self.latest, "observed_at": observed_at, "seen": self._seen, "away": away}
-        partition = self.partitions.put(business_id, **values)
-        if self._homes is not None:
-            self._homes.update(dict.fromkeys([*self._seen, *away], partition))
-        self._remembers_some = True
+        former.replication_key_value, former.observed_at = self.latest, observed_at
+        former.seen, former.away = seen, away
+        self.bookmark[business_id] = former
         self._committed.add(business_id)
 
-    def _forget_elsewhere(self) -> None:
-        """Forget each row that is new to an instance under every other one that does not list it: it has moved."""
-        if not self._arrived:
-            return
-        if self._owners is None:
-            self._owners = self._find_owners()
-        for key, listing in self._arrived.items():
-            for instance_id in set(self._owners.get(key, ())) - listing:
-                seen = self._seen.get(instance_id)
-                if seen and key in seen.rows and (instance_id, key) not in self._kept:
-                    listing.add(instance_id)  # it lists the row too
-                    continue
-                for other in (seen, self._hidden.get(instance_id), self._memory(instance_id)):
-                    if other and other.rows.pop(key, None) is not None:
-                        other.digest = ""
-            self._owners[key] = tuple(listing)
+    def _settle_arrived(self) -> None:
+        """Forget each row that is new to an instance under every other one that does not list it: it has moved.
 
-    def _find_owners(self) -> dict[str, tuple[str, ...]]:
-        owners: dict[str, tuple[str, ...]] = {}
-        for memories in self._places():
-            for instance_id, memory in memories.items():
-                for key in memory.rows:
-                    owners[key] = (*owners.get(key, ()), instance_id)
-        return owners
+        One that several instances list is emitted at every run: which is right cannot be known.
+        """
+        arrived = set(self._arrived)
+        if not arrived or (not self._homes and len(arrived) == len(self._arrived)):
+            return  # nothing may have moved, and none is listed twice
+        listing = _owners(self._seen, arrived)
+        for key in self._owners.keys() & arrived:
+            for instance_id in set(self._owners[key]).difference(listing[key]):
+                self._forget(instance_id, key)
+        self._owners.update(listing)
+        for key in [key for key, ids in listing.items() if len(ids) > 1]:
+            for instance_id in listing[key]:
+                memory = self._seen[instance_id]
+                memory.rows[key], memory.digest = "", ""
 
-    def _mark_doubles(self) -> None:
-        """Let rows that several instances list be emitted at every run: which is right cannot be known."""
-        if not self._compared:  # of those that are kept, none is
-            return
-        listed = [memory.rows for memory in self._seen.values()]
-        if len(set().union(*listed)) == sum(map(len, listed)):
-            return
-        counts = Counter(key for rows in listed for key in rows)
-        for memory in self._seen.values():
-            for key in memory.rows:
-                if counts[key] > 1:
-                    memory.rows[key], memory.digest = "", ""
+    def _forget(self, instance_id: str, key: str) -> None:
+        """Forget a row under an instance that does not list it."""
+        if self._kept.pop((instance_id, key), None) is not None:
+            self._seen[instance_id].digest = ""
+        memory = self._hidden.get(instance_id) or self._memory(instance_id)
+        if memory and memory.rows.pop(key, None) is not None:
+            memory.digest = ""
 
     # ------------------------------------------------------------------------------------------------------ versions
 
@@ -452,7 +388,16 @@ class RowMemory:
         """Forget what the target deleted since it was not part of this run's version."""
         for memory, key in self._unsent:
             memory.rows.pop(key, None)
-        for partition in self.partitions:
+        for business_id, partition in self._partitions().items():
             partition.away = {}
-            if partition.context.business_id not in self._committed:
+            if business_id not in self._committed:
                 partition.seen = {}
+
+
+def _owners(memories: Mapping[str, Memory], among: set[str] | None = None) -> dict[str, tuple[str, ...]]:
+    """Return which instances have a row, for each row, or for each of some."""
+    owners: dict[str, tuple[str, ...]] = {}
+    for instance_id, memory in memories.items():
+        for key in memory.rows if among is None else among.intersection(memory.rows):
+            owners[key] = (*owners.get(key, ()), instance_id)
+    return owners

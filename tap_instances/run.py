@@ -13,10 +13,10 @@ from xxhash import xxh3_64_intdigest
 
 from tap_instances.columns import load_schema
 from tap_instances.failures import SnapshotError
-from tap_instances.memory import Partition, read_bookmarks
+from tap_instances.memory import read_bookmarks, to_state
 from tap_instances.records import Reader, Source
 from tap_instances.sdk.writer import PAGE, SyncError
-from tap_instances.streams import STREAMS, Listing
+from tap_instances.streams import STREAMS
 from tap_instances.values import encode
 
 if TYPE_CHECKING:
@@ -59,9 +59,8 @@ class Run:
         ids = {business.id for business in businesses}
         kinds = {stream.name: stream.bookmark_type for stream in self.streams}
         self.bookmarks = read_bookmarks(tap.given_state, kinds, ids)
-        partitions = [item for name in kinds.keys() & self.bookmarks for item in self.bookmarks[name]["partitions"]]
         # Of businesses that are not listed, partitions that are not understood are kept as they came.
-        lacks_one = any(not isinstance(item, Partition) or item.context.business_id not in ids for item in partitions)
+        lacks_one = any(bookmark.keys() - ids for bookmark in self.bookmarks.values() if isinstance(bookmark, dict))
         for stream in self.streams:
             stream.open(self.bookmarks, activate=self.activate)
         if self.activate and not tap.config.get("businesses") and (lacks_one or not ids):
@@ -79,11 +78,13 @@ class Run:
 
     def _known(self) -> dict[str, tuple[Memory, ...]]:
         """Return what each stream remembers of the instances that none of them needs to read."""
-        first, last = self.remembering[0].memory.known(), self.remembering[-1].memory.known()
+        if any(stream.memory.whole for stream in self.remembering):
+            return {}
+        first, last = self.remembering[0].memory.memories(), self.remembering[-1].memory.memories()
         return {
-            instance_id: (memory, last[instance_id])
+            instance_id: (memory, other)
             for instance_id, memory in first.items()
-            if instance_id in last and last[instance_id].digest == memory.digest
+            if memory.digest and (other := last.get(instance_id)) and other.digest == memory.digest
         }
 
     # --------------------------------------------------------------------------------------------------- businesses
@@ -131,7 +132,7 @@ class Run:
         """Write what is below a business; return how many webhooks it has."""
         for stream in self.remembering:
             stream.memory.begin(source.business_id)
-        partitions = [stream.bookmarks.get(source.business_id) for stream in self.stateful]
+        partitions = [stream.bookmark.get(source.business_id) for stream in self.stateful]
         if not items and any(getattr(partition, "seen", None) for partition in partitions):
             logger.warning("business %s: nothing is connected now; the last sync saw some", source.business_id)
         read, faults = self.reader.read_instance, len(self.findings.faults)
@@ -147,11 +148,10 @@ class Run:
         for fault in self.findings.faults[faults:]:
             logger.error("business %s: not emitted: %s", source.business_id, fault)
         if len(self.findings.faults) == faults:  # else nothing is concluded from what is missing in the list
-            listing = Listing(*source, listed, webhooks)
             for stateful in self.stateful:
-                stateful.finish(listing)
+                stateful.finish(source, listed, webhooks)
             for stateful in self.stateful:  # not before every one was written: the last one may fail
-                stateful.commit(listing)
+                stateful.commit(source, listed)
         return webhooks
 
     def sync_page(self, page: list[Instance], source: Source) -> None:
@@ -179,7 +179,7 @@ class Run:
         for stream in self.streams:
             stream.writer.flush()
         if not self.testing:
-            self.tap.write_message(StateMessage(value={"bookmarks": self.bookmarks}))
+            self.tap.write_message(StateMessage(value=to_state(self.bookmarks)))
         self.state_written = time.monotonic()
 
     def end(self) -> None:

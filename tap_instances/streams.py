@@ -6,49 +6,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from typing_extensions import override
 from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
 
 from tap_instances.columns import column_names, row_type
-from tap_instances.memory import ListPartition, Partition, Partitions, RowMemory, RowPartition
+from tap_instances.memory import Context, ListPartition, Partition, RowMemory, RowPartition
 from tap_instances.sdk.stream import FULL_TABLE, SDKStream
 from tap_instances.sdk.writer import RecordWriter
 from tap_instances.values import encode
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from datetime import datetime
 
     from tap_instances.records import Instance, Row, Source
-
-
-class Listing(NamedTuple):
-    """What a business lists: the ids of its instances, and how many webhooks."""
-
-    business_id: str
-    observed_at: datetime
-    instances: Collection[str]
-    webhooks: int
 
 
 class SnapshotStream(SDKStream):
     """A stream that takes part in a run; one that has no state of its own needs nothing more than its attributes."""
 
-    bookmark_type: ClassVar[type[Partition] | None] = None  # what it remembers of a business
+    bookmark_type: ClassVar[Any] = None  # what it remembers of a business
 
     def open(self, bookmarks: dict[str, Any], *, activate: bool) -> None:
         """Get ready for a run; ``bookmarks`` are the state's."""
         self.writer = RecordWriter(self, activate=activate)
         if self.bookmark_type:
-            self.bookmarks = Partitions(bookmarks, self.name, self.bookmark_type, self.replication_key or "")
+            self.bookmark = bookmarks.setdefault(self.name, {})
 
-    def finish(self, listing: Listing) -> None:
-        """Write what only a whole list tells."""
+    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
+        """Write what only a whole list tells: its instances' ids, and how many webhooks they have."""
 
-    def commit(self, listing: Listing) -> None:
+    def commit(self, source: Source, instances: Collection[str]) -> None:
         """Remember a business of which every row was written."""
+
+    def remember(self, source: Source, **values: Any) -> None:  # noqa: ANN401
+        """Remember a business with these values, in the place of what was."""
+        business_id, at = source
+        self.bookmark[business_id] = self.bookmark_type(
+            context=Context(business_id), replication_key=self.replication_key, replication_key_value=at, **values
+        )
 
 
 class BusinessesStream(SnapshotStream):
@@ -77,7 +74,7 @@ class RememberingStream(SnapshotStream):
     def open(self, bookmarks: dict[str, Any], *, activate: bool) -> None:
         super().open(bookmarks, activate=activate)
         versioned = self.writer.version is not None  # then ACTIVATE_VERSION tells what is gone
-        self.memory = RowMemory(self.bookmarks, whole=self.replication_method == FULL_TABLE, versioned=versioned)
+        self.memory = RowMemory(self.bookmark, whole=self.replication_method == FULL_TABLE, versioned=versioned)
         self.shape = xxh3_64_intdigest(self.writer.deselection) if self.writer.deselection else 0
 
     def emit(self, page: Sequence[Instance], place: int, source: Source) -> None:
@@ -91,25 +88,25 @@ class RememberingStream(SnapshotStream):
             rows: Sequence[Row] = getattr(instance, self.name)
             for row in rows:
                 row.digest = xxh3_64_hexdigest(row.json, seed=shape)
-            unknown = instance.unknown_events if instance.digest else None  # (the webhooks of these events are known)
-            out += memory.compare(instance.id, instance.digest, rows, unknown=unknown, hidden=instance.hidden)
+            unknown, hidden = instance.unknown_events, instance.hidden  # (the webhooks of these events are known)
+            out += memory.compare(instance.id, instance.digest, rows, unknown=unknown, hidden=hidden)
         memory.latest = max(filter(None, [memory.latest, *(row.updated_at for row in out)]), default=None)
         self.writer.write([row.json for row in out], source.observed_at)
 
     @override
-    def finish(self, listing: Listing) -> None:
+    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
         """Write a row for each that is gone: its ids, ``deleted_at``, and nulls."""
         for instance_id, webhook_id in self.memory.gone():
             row: dict[str, Any] = dict.fromkeys(column_names(self.name, include_secrets=True))
-            row.update(instance_id=instance_id, webhook_id=webhook_id, deleted_at=listing.observed_at)
+            row.update(instance_id=instance_id, webhook_id=webhook_id, deleted_at=source.observed_at)
             if self.writer.passes(encoded := encode(row)):
-                self.writer.write([encoded], listing.observed_at)
+                self.writer.write([encoded], source.observed_at)
             else:
                 self.memory.keep_gone(instance_id, webhook_id)
 
     @override
-    def commit(self, listing: Listing) -> None:
-        self.memory.commit(listing.business_id, listing.observed_at)
+    def commit(self, source: Source, instances: Collection[str]) -> None:
+        self.memory.commit(source.business_id, source.observed_at)
 
 
 class WebhooksStream(RememberingStream):
@@ -141,21 +138,20 @@ class ConnectionChangesStream(SnapshotStream):
     bookmark_type = ListPartition
 
     @override
-    def finish(self, listing: Listing) -> None:
-        business_id, observed_at, instances, _webhooks = listing
-        partition = self.bookmarks.get(business_id)
+    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
+        business_id, observed_at = source
+        partition = self.bookmark.get(business_id)
         before = dict.fromkeys(partition.seen) if partition else {}
         since = (partition and partition.replication_key_value) or observed_at
         row = row_type(self.name, include_secrets=False)
         for change_type, ids, others in (("connected", instances, before), ("disconnected", before, instances)):
-            changed = (instance_id for instance_id in ids if instance_id not in others)
+            changed = [instance_id for instance_id in ids if instance_id not in others]
             rows = (encode(row(business_id, instance_id, change_type, since, observed_at)) for instance_id in changed)
             self.writer.write(rows, observed_at)
 
     @override
-    def commit(self, listing: Listing) -> None:
-        seen = list(listing.instances)
-        self.bookmarks.put(listing.business_id, replication_key_value=listing.observed_at, seen=seen)
+    def commit(self, source: Source, instances: Collection[str]) -> None:
+        self.remember(source, seen=list(instances))
 
 
 class ObservationsStream(SnapshotStream):
@@ -168,16 +164,16 @@ class ObservationsStream(SnapshotStream):
     bookmark_type = Partition
 
     @override
-    def finish(self, listing: Listing) -> None:
-        business_id, observed_at, instances, webhooks = listing
-        partition = self.bookmarks.get(business_id)
+    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
+        business_id, observed_at = source
+        partition = self.bookmark.get(business_id)
         before = partition.replication_key_value if partition else None
         row = row_type(self.name, include_secrets=False)
         self.writer.write([encode(row(business_id, observed_at, before, len(instances), webhooks))], observed_at)
 
     @override
-    def commit(self, listing: Listing) -> None:
-        self.bookmarks.put(listing.business_id, replication_key_value=listing.observed_at)
+    def commit(self, source: Source, instances: Collection[str]) -> None:
+        self.remember(source)
 
 
 STREAMS: Final[tuple[type[SnapshotStream], ...]] = (  # parents first

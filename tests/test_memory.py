@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 import pytest
 
-from tap_instances.memory import ListPartition, Partition, Partitions, RowMemory, RowPartition, read_bookmarks
+from tap_instances.memory import ListPartition, Partition, RowMemory, RowPartition, read_bookmarks, to_state
 from tap_instances.records import Row
 from tests.kit.wire import Wire, instance
 
@@ -65,13 +65,18 @@ class Run(NamedTuple):
 
 def open_memory(state: dict[str, Any] | None, *, whole: bool = False, versioned: bool = False) -> RowMemory:
     """Return what a run remembers at its start."""
-    bookmarks = read_bookmarks(state or {}, KINDS, {"a", "b"})
-    return RowMemory(Partitions(bookmarks, "webhooks", RowPartition, "updated_at"), whole=whole, versioned=versioned)
+    bookmarks: Any = read_bookmarks(state or {}, KINDS, {"a", "b"})
+    return RowMemory(bookmarks.get("webhooks", {}), whole=whole, versioned=versioned)
+
+
+def state_of(memory: RowMemory) -> Any:  # noqa: ANN401
+    """Return the state after a run."""
+    return as_json(to_state({"webhooks": memory.bookmark}))
 
 
 def is_unchanged(memory: RowMemory, instance_id: str, digest: str) -> bool:
     """Return whether an instance is not read again that comes with this digest."""
-    known = memory.known().get(instance_id)
+    known = None if memory.whole else memory.memories().get(instance_id)
     return known is not None and known.digest == digest
 
 
@@ -85,7 +90,8 @@ def run(  # noqa: PLR0913
     *,
     day: float = 0,
     hidden: tuple[str, ...] = (),
-    unknown: tuple[str, ...] | None = (),
+    digest: str = "all",
+    unknown: tuple[str, ...] = (),
     whole: bool = False,
     versioned: bool = False,
 ) -> Run:
@@ -97,12 +103,11 @@ def run(  # noqa: PLR0913
     for business_id, instances in several.items():
         memory.begin(business_id)
         for instance_id, rows in instances.items():
-            out = memory.compare(instance_id, "all", rows_of(rows), unknown=unknown, hidden=hidden)
+            out = memory.compare(instance_id, digest, rows_of(rows), unknown=unknown, hidden=hidden)
             emitted += [row.key for row in out]
         gone += memory.gone()
         memory.commit(business_id, START + timedelta(days=day))
-    bookmarks = {"webhooks": {"partitions": list(memory.partitions)}}
-    return Run(emitted, gone, as_json({"bookmarks": bookmarks}), memory)
+    return Run(emitted, gone, state_of(memory), memory)
 
 
 # ---------------------------------------------------------------------------------------------- one business, two runs
@@ -154,7 +159,7 @@ def test_a_business_that_is_not_committed_is_remembered_as_it_was() -> None:
     memory.begin("b")
     assert memory.compare("j", "all", rows_of({"w": "2"}))
     memory.gone()
-    assert as_json(list(memory.partitions)) == first.state["bookmarks"]["webhooks"]["partitions"]
+    assert state_of(memory) == first.state
 
 
 # ----------------------------------------------------------------------------------------------- what is not read again
@@ -177,12 +182,12 @@ def test_an_instance_that_is_away_is_unchanged_when_it_comes_back_as_it_was() ->
     memory = open_memory(second.state)
     assert is_unchanged(memory, "i", "all")
     memory.begin("b")
-    memory.keep("i", memory.known()["i"])
+    memory.keep("i", memory.memories()["i"])
     memory.commit("b", START)
-    assert as_json(memory.partitions.get("b").seen) == {"i": {"rows": {"w": "1"}, "digest": "all"}}
+    assert as_json(memory.bookmark["b"].seen) == {"i": {"rows": {"w": "1"}, "digest": "all"}}
 
 
-@pytest.mark.parametrize("odd", [{"hidden": ("w",)}, {"unknown": None}])
+@pytest.mark.parametrize("odd", [{"hidden": ("w",)}, {"digest": ""}])
 def test_an_instance_of_which_not_every_row_is_known_is_read_again(odd: dict[str, Any]) -> None:
     first = run(None, {"i": {"w": "1"}})
     assert not is_unchanged(open_memory(run(first.state, {"i": {}}, **odd).state), "i", "all")
@@ -193,10 +198,10 @@ def test_what_is_kept_is_remembered_as_it_was() -> None:
     first = run(None, {"i": {"w": "1", "v": "1"}})
     memory = open_memory(first.state)
     memory.begin("b")
-    memory.keep("i", memory.known()["i"])
+    memory.keep("i", memory.memories()["i"])
     assert memory.gone() == []
     memory.commit("b", START)
-    assert as_json(list(memory.partitions)) == first.state["bookmarks"]["webhooks"]["partitions"]
+    assert state_of(memory) == first.state
     assert memory.unchanged == 2
 
 
@@ -208,7 +213,7 @@ def test_a_gone_row_that_the_target_was_not_told_of_is_told_later() -> None:
     for pair in memory.gone():
         memory.keep_gone(*pair)
     memory.commit("b", START)
-    state = as_json({"bookmarks": {"webhooks": {"partitions": list(memory.partitions)}}})
+    state = state_of(memory)
     assert not is_unchanged(open_memory(state), "i", "all")
     assert run(state, {"i": {"w": "1"}}).gone == [("i", "v")]
 
@@ -340,7 +345,7 @@ def compare_twice(state: dict[str, Any] | None) -> Run:
     ]
     gone = memory.gone()
     memory.commit("b", START)
-    state = as_json({"bookmarks": {"webhooks": {"partitions": list(memory.partitions)}}})
+    state = state_of(memory)
     return Run([row.key for row in out], gone, state, memory)
 
 
@@ -354,11 +359,11 @@ def test_an_instance_that_is_listed_twice_is_emitted_whole_at_every_run() -> Non
 def test_of_an_instance_that_is_listed_twice_the_first_may_be_as_it_was() -> None:
     memory = open_memory(run(None, {"i": {"w": "1"}}).state)
     memory.begin("b")
-    memory.keep("i", memory.known()["i"])
+    memory.keep("i", memory.memories()["i"])
     memory.compare("i", "other", rows_of({"v": "1"}))
     assert memory.gone() == []
     memory.commit("b", START)
-    assert as_json(memory.partitions.get("b").seen) == {"i": {"rows": {"w": "", "v": ""}}}
+    assert as_json(memory.bookmark["b"].seen) == {"i": {"rows": {"w": "", "v": ""}}}
 
 
 def test_a_row_that_an_instance_lists_twice_is_emitted_twice_at_every_run() -> None:
@@ -368,7 +373,7 @@ def test_a_row_that_an_instance_lists_twice_is_emitted_twice_at_every_run() -> N
         memory.begin("b")
         assert len(memory.compare("i", "all", [*rows_of({"w": "1"}), *rows_of({"w": "2"})])) == 2
         memory.commit("b", START)
-        state = as_json({"bookmarks": {"webhooks": {"partitions": list(memory.partitions)}}})
+        state = state_of(memory)
         assert not is_unchanged(open_memory(state), "i", "all")
 
 
@@ -376,17 +381,17 @@ def test_a_row_that_an_instance_lists_twice_is_emitted_twice_at_every_run() -> N
 
 
 @pytest.mark.parametrize(
-    ("unknown", "gone", "left"),
+    ("odd", "gone", "left"),
     [
-        ((), [("i", "v")], {"w": "1"}),
-        (("v",), [], {"w": "1", "v": "2"}),
-        (("x",), [("i", "v")], {"w": "1"}),
-        (None, [], {"w": "1", "v": "2"}),
+        ({"unknown": ()}, [("i", "v")], {"w": "1"}),
+        ({"unknown": ("v",)}, [], {"w": "1", "v": "2"}),
+        ({"unknown": ("x",)}, [("i", "v")], {"w": "1"}),
+        ({"digest": ""}, [], {"w": "1", "v": "2"}),
     ],
 )
-def test_what_could_not_be_read_is_kept_as_it_was(unknown: Any, gone: list[Any], left: dict[str, str]) -> None:  # noqa: ANN401
+def test_what_could_not_be_read_is_kept_as_it_was(odd: dict[str, Any], gone: list[Any], left: dict[str, str]) -> None:
     first = run(None, {"i": {"w": "1", "v": "2"}})
-    second = run(first.state, {"i": {"w": "1"}}, unknown=unknown)
+    second = run(first.state, {"i": {"w": "1"}}, **odd)
     assert (second.emitted, second.gone) == ([], gone)
     assert second.seen() == {"i": left}
     assert second.memory.uncertain == (not gone)
@@ -404,11 +409,11 @@ def test_a_hidden_row_comes_whole_when_it_passes_again_and_a_gone_one_is_told() 
 def test_a_row_that_could_not_be_read_is_forgotten_where_another_instance_lists_it() -> None:
     memory = open_memory(run(None, {"i": {"w": "1"}}).state)
     memory.begin("b")
-    memory.compare("i", "", [], unknown=None)
+    memory.compare("i", "", [])
     assert memory.compare("j", "all", rows_of({"w": "1"}))
     assert memory.gone() == []
     memory.commit("b", START)
-    assert as_json(memory.partitions.get("b").seen) == {
+    assert as_json(memory.bookmark["b"].seen) == {
         "i": {"rows": {}},
         "j": {"rows": {"w": "1"}, "digest": "all"},
     }
@@ -426,7 +431,7 @@ def test_a_hidden_instance_is_away_and_comes_whole_when_it_passes_again() -> Non
     memory.hide("never emitted")
     assert memory.gone() == []
     memory.commit("b", START)
-    state = as_json({"bookmarks": {"webhooks": {"partitions": list(memory.partitions)}}})
+    state = state_of(memory)
     hidden = Run([], [], state, memory)
     assert (hidden.seen(), hidden.away()) == ({}, {"i": {"w": "", "v": ""}})
     shown = run(state, {"i": {"w": "1"}}, day=1)
@@ -450,8 +455,8 @@ def test_what_a_version_deletes_is_remembered_until_it_was_activated() -> None:
     assert (second.seen(), second.away()) == ({"i": {"w": "1", "v": ""}}, {"j": {"u": "1"}})
     assert run(second.state, {"i": {"w": "1"}}).gone == [("i", "v")], "no version was activated"
     second.memory.activated()
-    assert as_json(second.memory.partitions.get("b").seen) == {"i": {"rows": {"w": "1"}}}
-    assert second.memory.partitions.get("b").away == {}
+    assert as_json(second.memory.bookmark["b"].seen) == {"i": {"rows": {"w": "1"}}}
+    assert second.memory.bookmark["b"].away == {}
 
 
 def test_a_version_deletes_what_is_hidden() -> None:
@@ -459,15 +464,15 @@ def test_a_version_deletes_what_is_hidden() -> None:
     second = run(first.state, {"i": {"w": "1", "v": "1"}}, hidden=("v",), whole=True, versioned=True)
     assert second.seen() == {"i": {"w": "1", "v": ""}}
     second.memory.activated()
-    assert as_json(second.memory.partitions.get("b").seen) == {"i": {"rows": {"w": "1"}}}
+    assert as_json(second.memory.bookmark["b"].seen) == {"i": {"rows": {"w": "1"}}}
 
 
 def test_a_version_deletes_what_other_businesses_had_too() -> None:
     first = run(None, {"a": {"i": {"w": "1"}}, "b": {"j": {"v": "1"}}})
     second = run(first.state, {"b": {"j": {"v": "1"}}}, whole=True, versioned=True)
     second.memory.activated()
-    assert second.memory.partitions.get("a").seen == {}
-    assert as_json(second.memory.partitions.get("b").seen) == {"j": {"rows": {"v": "1"}, "digest": "all"}}
+    assert second.memory.bookmark["a"].seen == {}
+    assert as_json(second.memory.bookmark["b"].seen) == {"j": {"rows": {"v": "1"}, "digest": "all"}}
 
 
 # ---------------------------------------------------------------------------------------------------- connections
@@ -509,7 +514,8 @@ def entry(seen: Any, business_id: str = "b", **values: Any) -> dict[str, Any]:  
 def entries(stream: str, *partitions: Any, businesses: str = "b") -> Any:  # noqa: ANN401
     """Return what is understood, and kept, of a stream's partitions."""
     state = {"bookmarks": {stream: {"partitions": list(partitions)}}}
-    return as_json(read_bookmarks(state, KINDS, set(businesses)))[stream]["partitions"]
+    bookmarks = as_json(to_state(read_bookmarks(state, KINDS, set(businesses))))["bookmarks"]
+    return bookmarks[stream]["partitions"] if bookmarks else []
 
 
 UNDERSTOOD: Final[list[tuple[str, Any]]] = [
@@ -592,9 +598,9 @@ def test_an_instance_that_version_1_remembered_twice_is_remembered_once_and_come
     one = entry({"i": {"rows": {"w": "1"}}}, "a")
     other = entry({"i": {"rows": {"w": "1", "v": "1"}}}, "b")
     memory = open_memory({"bookmarks": {"webhooks": {"partitions": [one, other]}}})
-    assert [list(partition.seen) for partition in memory.partitions] == [[], ["i"]]
     memory.begin("b")
     assert [row.key for row in memory.compare("i", "all", rows_of({"w": "1"}))] == ["w"]
+    assert [list(partition.seen) for partition in memory.bookmark.values()] == [[], ["i"]]
     assert memory.gone() == [("i", "v")]
 
 
@@ -612,7 +618,7 @@ def test_an_instance_that_version_1_remembered_twice_is_remembered_once_and_come
 )
 def test_a_state_is_read_however_it_is_wrapped(wrap: Any) -> None:  # noqa: ANN401
     first = run(None, {"i": {"w": "1"}})
-    assert as_json({"bookmarks": read_bookmarks(wrap(first.state), KINDS, {"b"})}) == first.state
+    assert as_json(to_state(read_bookmarks(wrap(first.state), KINDS, {"b"}))) == first.state
 
 
 @pytest.mark.parametrize(
@@ -638,8 +644,7 @@ def test_a_bookmark_of_another_shape_is_one_warning_and_the_others_are_read(
 ) -> None:
     changes = {"partitions": [UNDERSTOOD[1][1]]}
     state = {"bookmarks": {"webhooks": bookmark, "connection_changes": changes}}
-    read = as_json(read_bookmarks(state, KINDS, {"b"}))
-    assert read == {"webhooks": {"partitions": []}, "connection_changes": changes}
+    assert as_json(to_state(read_bookmarks(state, KINDS, {"b"}))) == {"bookmarks": {"connection_changes": changes}}
     [record] = caplog.records
     assert "webhooks" in record.getMessage()
 
@@ -650,32 +655,17 @@ def test_bookmarks_of_other_streams_are_kept_and_those_of_streams_that_remember_
     assert as_json(read_bookmarks(state, KINDS, {"b"})) == {"theirs": theirs}
 
 
-def test_a_partition_is_put_in_the_place_of_what_was() -> None:
-    kept = entry({}, "other")
-    bookmarks = read_bookmarks(
-        {"bookmarks": {"webhooks": {"partitions": [entry({}), kept]}}}, KINDS, {"b", "other", "new"}
-    )
-    partitions = Partitions(bookmarks, "webhooks", RowPartition, "updated_at")
-    partitions.put("b", replication_key_value=None)
-    partitions.put("new", seen={})
-    assert partitions.put("new", replication_key_value=START) is partitions.get("new")
-    assert partitions.get("nobody") is None
-    assert [partition.context.business_id for partition in partitions] == ["b", "other", "new"]
-    new = {"context": {"business_id": "new"}, "version": 2, "replication_key": "updated_at"}
-    new |= {"replication_key_value": TIME, "observed_at": None, "seen": {}, "away": {}}
-    written = as_json(bookmarks)["webhooks"]["partitions"]
-    assert written[1] == kept
-    assert written[2] == new
-
-
-def test_an_empty_state_grows_what_it_needs() -> None:
-    bookmarks: dict[str, Any] = {}
-    partitions = Partitions(bookmarks, "observations", Partition, "observed_at")
-    assert bookmarks == {}
-    partitions.put("b", replication_key_value=START)
-    [partition] = as_json(bookmarks)["observations"]["partitions"]
-    assert partition["context"] == {"business_id": "b"}
-    assert partition["replication_key"] == "observed_at"
+def test_partitions_stay_in_their_places() -> None:
+    given = [entry({}, "a"), entry("not understood", "other"), entry({}, "b")]
+    bookmarks: Any = read_bookmarks({"bookmarks": {"webhooks": {"partitions": given}}}, KINDS, {"a", "b", "new"})
+    memory = RowMemory(bookmarks["webhooks"], whole=False, versioned=False)
+    for business_id in ("a", "new"):
+        memory.begin(business_id)
+        memory.commit(business_id, START)
+    committed = {"replication_key_value": TIME, "observed_at": TIME}
+    first = {**given[0], **committed}
+    new = {**first, "replication_key": "updated_at", "context": {"business_id": "new"}, "replication_key_value": None}
+    assert state_of(memory) == {"bookmarks": {"webhooks": {"partitions": [first, *given[1:], new]}}}
 
 
 def test_an_instance_listed_twice_of_which_one_is_as_remembered_comes_whole_at_the_next_run() -> None:
@@ -685,4 +675,4 @@ def test_an_instance_listed_twice_of_which_one_is_as_remembered_comes_whole_at_t
     memory.compare("i", "other", rows_of({"w": "2"}))
     memory.compare("i", "all", rows_of({"w": "1"}))
     memory.commit("b", START)
-    assert as_json(list(memory.partitions))[0]["seen"] == {"i": {"rows": {"w": ""}}}
+    assert as_json(memory.bookmark["b"].seen) == {"i": {"rows": {"w": ""}}}

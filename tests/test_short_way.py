@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tap_instances.memory import Memory, RowMemory
+from tap_instances.run import Run
 from tap_instances.tap import TapInstances
 from tests.kit.support import discover
 from tests.kit.wire import Wire, instance, read_body, webhook
@@ -135,7 +136,7 @@ def a_catalog(deselected: tuple[str, str] | None, *, full_table: bool) -> dict[s
 
 
 def test_what_is_not_read_again_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    wire, skipped, keep, known = WritingWire(monkeypatch), [0], RowMemory.keep, RowMemory.known
+    wire, skipped, keep, known = WritingWire(monkeypatch), [0], RowMemory.keep, Run._known
 
     def counted(self: RowMemory, instance_id: str, memory: Memory) -> None:
         skipped[0] += 1
@@ -144,7 +145,7 @@ def test_what_is_not_read_again_makes_no_difference(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(RowMemory, "keep", counted)
 
     def sync(state: dict[str, Any] | None, chosen: dict[str, Any], *, short: bool) -> list[dict[str, Any]]:
-        monkeypatch.setattr(RowMemory, "known", known if short else lambda _: {})
+        monkeypatch.setattr(Run, "_known", known if short else lambda _: {})
         catalog = a_catalog(chosen["deselected"], full_table=chosen["full_table"])
         names = ("include_secrets", "emit_activate_version_messages")
         return wire.sync(state, catalog=catalog, **{name: chosen[name] for name in names}).messages
