@@ -33,7 +33,10 @@ def main() -> None:
         command = TapInstances.cli
     except Exception:  # noqa: BLE001 (whatever a file may hold)
         sys.exit("SINGER_SDK_LOG_CONFIG must name a YAML file with a logging configuration: correct it, or unset it")
-    command()
+    try:
+        command()
+    finally:
+        gc.freeze()  # the exit need not look at what is remembered either
 
 
 if __name__ == "__main__":

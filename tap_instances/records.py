@@ -137,6 +137,7 @@ class ApiObject:
         for field in self.fields.values():
             if isinstance(field, ApiObject):
                 field.parent = self
+        self.width, self.nothing = len(kinds), (None,) * len(kinds)
         self.row = row_type(stream, include_secrets=secrets)
         self.place = cache(self._place)
         self.unknown: dict[str, None] = {}  # keys that no schema knows, and for which the struct has a field
@@ -317,7 +318,7 @@ class Reader:
     def _values(self, kind: ApiObject, item: Any, extra: dict[str, Any]) -> Sequence[Any]:  # noqa: ANN401
         """Return the values of an object's columns, in the schema's order; what no column holds goes to ``extra``."""
         if not item:
-            return (None,) * len(kind.columns)
+            return kind.nothing
         values = astuple(item)
         for index in kind.times:
             time = values[index]
@@ -332,7 +333,7 @@ class Reader:
             self._keep(kind, item.rest.items(), extra)
         elif kind.unknown:
             self._keep(kind, zip(kind.unknown, values[len(kind.fields) + 1 :]), extra)  # noqa: B905 (it may be an older struct)
-        return values[: len(kind.columns)]
+        return values[: kind.width]
 
     # ---------------------------------------------------------------------------------------- what no column holds
 
