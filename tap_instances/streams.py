@@ -88,7 +88,7 @@ class RememberingStream(SnapshotStream):
             rows: Sequence[Row] = getattr(instance, self.name)
             for row in rows:
                 row.digest = xxh3_64_hexdigest(row.json, seed=shape)
-            unknown, hidden = instance.unknown_events, instance.hidden  # (the webhooks of these events are known)
+            unknown, hidden = instance.unknown_events, instance.hidden  # webhooks that are listed are all known
             out += memory.compare(instance.id, instance.digest, rows, unknown=unknown, hidden=hidden)
         memory.latest = max(filter(None, [memory.latest, *(row.updated_at for row in out)]), default=None)
         self.writer.write([row.json for row in out], source.observed_at)
