@@ -157,8 +157,10 @@ def to_time(value: Any) -> Any:  # noqa: ANN401
         return None if value is None else MISFIT
     text = value.strip()
     if len(text) == len("2025-06-30"):
-        text += "T00:00:00"
-    elif text[-3:-2] in {"+", "-"}:  # as PostgreSQL writes an offset
+        text += "T00:00"
+    if text[16:17] != ":":  # it has no seconds
+        text = f"{text[:16]}:00{text[16:]}"
+    if text[-3:-2] in {"+", "-"}:  # as PostgreSQL writes an offset
         text += ":00"
     for spelling in (text, _LONG_FRACTION.sub(r"\1", text)):  # the last moment of 9999 cannot be rounded
         with suppress(msgspec.ValidationError, OverflowError):  # no such day or hour; a year outside 1-9999
