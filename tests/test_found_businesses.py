@@ -225,7 +225,11 @@ FAILED: Final[dict[str, tuple[Act, tuple[str, ...], int]]] = {
     "401": (answer(401, {"message": "no"}), ("401 Unauthorized: check admin_token", "The API says: no"), 1),
     "403": (answer(403, b"<html>"), ("403 Forbidden: check admin_token", "headers", "a gateway or proxy may"), 1),
     "404": (answer(404, {}), ("404 Not Found: this server has no such list: use businesses",), 1),
-    "object": (answer(200, {"data": [item("b-1")]}), ("the response is an object, not an array of businesses",), 1),
+    "object": (
+        answer(200, {"data": [item("b-1")]}),
+        ("the response is an object, not an array of businesses: check api_url, or use businesses instead",),
+        1,
+    ),
     "error": (answer(200, {"statusCode": 401, "messages": ["no"]}), ("is an object", "The API says: no"), 1),
     "texts": (answer(200, ["b-1"]), ("the response is an array of other things",), 1),
     "null": (answer(200, None), ("the response is null, not an array",), 1),

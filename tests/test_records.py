@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
@@ -94,6 +95,7 @@ TIMES: Final = {
     "2025-03-04T23:59:59.999-00:01": "2025-03-05T00:00:59.999000Z",
     "2025-03-04T10:15:30+0330": "2025-03-04T06:45:30Z",
     "2025-03-04 10:15:30.123+03": "2025-03-04T07:15:30.123000Z",
+    "2025-03-04 10:15:30-03": "2025-03-04T13:15:30Z",
     "2025-03-04T10:15:30+00:00": "2025-03-04T10:15:30Z",
     "2025-03-04T10:15:30-00:00": "2025-03-04T10:15:30Z",
     "2025-03-04T10:15:30+23:59": "2025-03-03T10:16:30Z",
@@ -135,6 +137,17 @@ def test_a_time_is_written_in_utc(value: str, written: str) -> None:
     row, _ = instance(make_reader(), createdAt=value)
     assert row["created_at"] == written
     assert row["additional_properties"] is None
+
+
+def test_a_time_without_a_zone_is_in_utc_wherever_the_tap_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/Sao_Paulo")
+    time.tzset()
+    try:
+        row, _ = instance(make_reader(), createdAt="2025-03-04T10:15:30", WhatsApp={"createdAt": "2025-03-04"})
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert (row["created_at"], row["whatsapp_created_at"]) == ("2025-03-04T10:15:30Z", "2025-03-04T00:00:00Z")
 
 
 @pytest.mark.parametrize(("value", "written"), TIMES.items())
@@ -358,12 +371,12 @@ def test_events_that_are_missing_or_not_an_object_are_not_known(keys: dict[str, 
 
 
 def test_a_row_has_its_key_and_when_the_api_changed_it() -> None:
-    time = "2025-03-04T10:15:30.123Z"
+    changed = "2025-03-04T10:15:30.123Z"
     _, read = instance(
-        make_reader(), Webhook=[{"webhookId": "w-1", "updatedAt": time, "WebhookEvents": {"updatedAt": "?"}}]
+        make_reader(), Webhook=[{"webhookId": "w-1", "updatedAt": changed, "WebhookEvents": {"updatedAt": "?"}}]
     )
     [webhook], [events] = read.webhooks, read.webhook_events
-    assert (webhook.key, webhook.updated_at) == ("w-1", to_time(time))
+    assert (webhook.key, webhook.updated_at) == ("w-1", to_time(changed))
     assert (events.key, events.updated_at) == ("w-1", None)
 
 
