@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from tap_instances.records import Row
 
@@ -192,12 +192,14 @@ class RowMemory:
     A row that has a digest is remembered under one instance: whatever else lists it lists a row that is new to it.
     """
 
-    def __init__(self, bookmark: Bookmark, *, whole: bool, versioned: bool) -> None:
-        """Take what is remembered.
+    def __init__(
+        self, bookmark: Bookmark, digest: Callable[[bytes], str], *, whole: bool = False, versioned: bool = False
+    ) -> None:
+        """Take what is remembered, and what makes the digest of a row's JSON.
 
         ``whole`` emits every row (FULL_TABLE); ``versioned`` leaves it to ACTIVATE_VERSION to tell what is gone.
         """
-        self.bookmark, self.whole, self.versioned = bookmark, whole, versioned
+        self.bookmark, self.digest, self.whole, self.versioned = bookmark, digest, whole, versioned
         self.unchanged = 0  # rows that were left out, since they are as remembered
         self.uncertain = False  # whether rows were kept of which nothing is known now
         self._committed: set[str] = set()
@@ -272,7 +274,6 @@ class RowMemory:
         instance_id: str,
         digest: str,
         rows: Sequence[Row],
-        *,
         unknown: Collection[str] = (),
         hidden: Collection[str] = (),
     ) -> Sequence[Row]:
@@ -285,14 +286,14 @@ class RowMemory:
         known = memory.rows if memory else {}
         if hidden:
             rows = [row for row in rows if row.key not in hidden]
-        now = {row.key: row.digest for row in rows}
+        now = {row.key: self.digest(row.json) for row in rows}
         listed_before = self._seen.get(instance_id)
         twice = listed_before is not None or len(now) < len(rows)
         if twice:  # which is right cannot be known: all rows are emitted at every run
             now = dict.fromkeys([*(listed_before.rows if listed_before else ()), *now], "")
         emitted = rows
         if known and not (self.whole or twice):
-            emitted = [row for row in rows if known.get(row.key) != row.digest]
+            emitted = [row for row in rows if known.get(row.key) != now[row.key]]
             self.unchanged += len(rows) - len(emitted)
         self._arrived.extend([key for key in now if not known.get(key)] if known and not twice else now)
         for key in known:

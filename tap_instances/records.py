@@ -48,12 +48,11 @@ NOT_PARSED: Final = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 class Row(Struct, gc=False):
-    """A finished row: its key, its JSON, the API's ``updatedAt``, and a digest of what is written of it."""
+    """A finished row: its key, its JSON, and the API's ``updatedAt``."""
 
     key: str
     json: bytes
     updated_at: datetime | None
-    digest: str = ""
 
 
 class Source(NamedTuple):
@@ -322,7 +321,7 @@ class Reader:
         values = astuple(item)
         for index in kind.times:
             time = values[index]
-            if time and time.tzinfo is not UTC:
+            if time is not None and time.tzinfo is not UTC:
                 try:
                     in_utc = to_utc(time)
                 except OverflowError:  # its year is then 0 or 10000
@@ -343,7 +342,7 @@ class Reader:
             if value is None or value is UNSET:
                 continue
             path, where, is_known, is_secret = kind.place(name)
-            kept = self._without_secrets(path, value, where, secret=is_secret)
+            kept = self._without_secrets(path, value, where, 0, is_secret)
             if is_known:
                 self.findings.misfits[where] = None
             elif kept is not MISFIT:
@@ -353,20 +352,21 @@ class Reader:
                     path += "_"
                 extra[path] = kept
 
-    def _without_secrets(self, name: str, value: Any, path: str, depth: int = 0, *, secret: bool = False) -> Any:  # noqa: ANN401
+    def _without_secrets(self, name: str, value: Any, path: str, depth: int, by_place: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002
         """Return a key's value without the secrets in it; :data:`MISFIT` if all of it is one."""
-        if secret or (not self.include_secrets and is_secret(name, value)):
+        if by_place or (is_secret(name, value) and not self.include_secrets):
             shown = path.removesuffix(name) + MASK if is_secret_text(name) else path  # a key may be one itself
             self.findings.withheld[shown] = None
             return MISFIT
-        if isinstance(value, str):
-            return value if self.include_secrets or "://" not in value else mask_url(value)
-        if not isinstance(value, (dict, list)):
+        kind = type(value)
+        if kind is str:
+            return value if "://" not in value or self.include_secrets else mask_url(value)
+        if kind is not dict and kind is not list:
             return value
         if depth == MAX_DEPTH:
             with deep_recursion():
                 return encode_row(self._without_secrets(name, value, path, depth + 1)).decode()
-        if isinstance(value, list):
+        if kind is list:
             items = (self._without_secrets("", item, f"{path}[]", depth + 1) for item in value)
             return [item for item in items if item is not MISFIT]
         pairs = ((key, self._without_secrets(key, item, f"{path}.{key}", depth + 1)) for key, item in value.items())

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from typing_extensions import override
@@ -73,23 +74,22 @@ class RememberingStream(SnapshotStream):
     @override
     def open(self, bookmarks: dict[str, Any], *, activate: bool) -> None:
         super().open(bookmarks, activate=activate)
-        versioned = self.writer.version is not None  # then ACTIVATE_VERSION tells what is gone
-        self.memory = RowMemory(self.bookmark, whole=self.replication_method == FULL_TABLE, versioned=versioned)
-        self.shape = xxh3_64_intdigest(self.writer.deselection) if self.writer.deselection else 0
+        whole, versioned = self.replication_method == FULL_TABLE, self.writer.version is not None
+        shape = xxh3_64_intdigest(self.writer.deselection) if self.writer.deselection else 0
+        self.memory = RowMemory(
+            self.bookmark, lambda row: xxh3_64_hexdigest(row, shape), whole=whole, versioned=versioned
+        )
 
     def emit(self, page: Sequence[Instance], place: int, source: Source) -> None:
         """Write those rows of a page of instances that are not as remembered (in this place of ``known``)."""
-        shape, memory = self.shape, self.memory
+        memory, rows_of = self.memory, attrgetter(self.name)
         out: list[Row] = []
         for instance in page:
             if instance.known:
                 memory.keep(instance.id, instance.known[place])
                 continue
-            rows: Sequence[Row] = getattr(instance, self.name)
-            for row in rows:
-                row.digest = xxh3_64_hexdigest(row.json, seed=shape)
-            unknown, hidden = instance.unknown_events, instance.hidden  # webhooks that are listed are all known
-            out += memory.compare(instance.id, instance.digest, rows, unknown=unknown, hidden=hidden)
+            unknown = instance.unknown_events  # webhooks that are listed are all known
+            out += memory.compare(instance.id, instance.digest, rows_of(instance), unknown, instance.hidden)
         memory.latest = max(filter(None, [memory.latest, *(row.updated_at for row in out)]), default=None)
         self.writer.write([row.json for row in out], source.observed_at)
 

@@ -66,7 +66,7 @@ class Run(NamedTuple):
 def open_memory(state: dict[str, Any] | None, *, whole: bool = False, versioned: bool = False) -> RowMemory:
     """Return what a run remembers at its start."""
     bookmarks: Any = read_bookmarks(state or {}, KINDS, {"a", "b"})
-    return RowMemory(bookmarks.get("webhooks", {}), whole=whole, versioned=versioned)
+    return RowMemory(bookmarks.get("webhooks", {}), bytes.decode, whole=whole, versioned=versioned)
 
 
 def state_of(memory: RowMemory) -> Any:  # noqa: ANN401
@@ -81,7 +81,8 @@ def is_unchanged(memory: RowMemory, instance_id: str, digest: str) -> bool:
 
 
 def rows_of(rows: Mapping[str, str]) -> list[Row]:
-    return [Row(key, b"{}", None, digest) for key, digest in rows.items()]
+    """Return rows whose JSON stands for its digest."""
+    return [Row(key, digest.encode(), None) for key, digest in rows.items()]
 
 
 def run(  # noqa: PLR0913
@@ -658,7 +659,7 @@ def test_bookmarks_of_other_streams_are_kept_and_those_of_streams_that_remember_
 def test_partitions_stay_in_their_places() -> None:
     given = [entry({}, "a"), entry("not understood", "other"), entry({}, "b")]
     bookmarks: Any = read_bookmarks({"bookmarks": {"webhooks": {"partitions": given}}}, KINDS, {"a", "b", "new"})
-    memory = RowMemory(bookmarks["webhooks"], whole=False, versioned=False)
+    memory = RowMemory(bookmarks["webhooks"], bytes.decode)
     for business_id in ("a", "new"):
         memory.begin(business_id)
         memory.commit(business_id, START)
