@@ -108,6 +108,15 @@ ANY: Final = Field(Any, UNSET, decode)
 RAW: Final = Field(Raw | UnsetType, UNSET, lambda raw: raw)
 
 
+class Place(NamedTuple):
+    """Where a key stands whose value no column holds."""
+
+    path: str  # from the stream's own object
+    where: str  # the same, with the stream, for people
+    is_known: bool  # some column has this key
+    withheld: bool  # whatever its value is
+
+
 class ApiObject:
     """An object of the API: which of its keys are columns of a stream, and which others it has.
 
@@ -139,7 +148,8 @@ class ApiObject:
         self.width, self.nothing = len(kinds), (None,) * len(kinds)
         self.row = row_type(stream, include_secrets=secrets)
         self.place = cache(self._place)
-        self.unknown: dict[str, None] = {}  # keys that no schema knows, and for which the struct has a field
+        self.unknown: dict[str, Place] = {}  # keys that no schema knows, and for which the struct has a field
+        self.first_unknown = len(self.fields) + 1  # in the struct: "rest" is before it
         self.make_struct()
 
     def make_struct(self) -> None:
@@ -156,12 +166,12 @@ class ApiObject:
         if self.parent:
             self.parent.make_struct()
 
-    def _place(self, name: str) -> tuple[str, str, bool, bool]:
-        """Return a key's path, the same with its stream, whether a column has this key, and whether all are secret."""
+    def _place(self, name: str) -> Place:
         path = self.prefix + name
-        where = f"{self.stream}.{path}"
-        is_known = self.fields.get(name, ANY) is not ANY
-        return path, where, is_known, not self.secrets and f"{where}.".startswith("instances.Auth.")
+        is_text = not self.secrets and is_secret_text(path)
+        where = f"{self.stream}.{MASK if is_text else path}"
+        withheld = is_text or (not self.secrets and f"{where}.".startswith("instances.Auth."))
+        return Place(path, where, self.fields.get(name, ANY) is not ANY, withheld)
 
     def read(self, raw: bytes) -> Any:  # noqa: ANN401
         """Return an object as its struct, ``None`` if it is null, :data:`MISFIT` if it is no object.
@@ -196,7 +206,7 @@ class ApiObject:
         known = {*self.fields, *self.unknown, ""}
         new = [name for name in rest if name not in known and encode(name) == f'"{name}"'.encode()]
         if new and len(self.unknown) + len(new) <= MAX_UNKNOWN:
-            self.unknown |= dict.fromkeys(new)
+            self.unknown |= {name: self.place(name) for name in new}
             self.make_struct()
         return self.struct(**fields, rest=rest)
 
@@ -226,7 +236,7 @@ class Reader:
         extra: dict[str, Any] = {}
         business = self._business.read(encode(body))
         if to_text(business.businessId) != source.business_id:
-            self._keep(self._business, [("businessId", business.businessId)], extra)
+            self._keep([(self._business.place("businessId"), business.businessId)], extra)
         values = self._values(self._business, business, extra)
         return encode_row(self._business.row(source.business_id, *values, source.observed_at, extra or None))
 
@@ -257,7 +267,7 @@ class Reader:
         if item.Webhook is UNSET:
             self.findings.missing["instances.Webhook"] = None
         elif not self._read_webhooks(item.Webhook, index, instance):
-            self._keep(self._instance, [("Webhook", decode(item.Webhook))], extra)
+            self._keep([(self._instance.place("Webhook"), decode(item.Webhook))], extra)
         row = self._instance.row(source.business_id, *own, *auth, *whatsapp, source.observed_at, extra or None)
         if row.whatsapp_picture_url and not self.include_secrets:
             row.whatsapp_picture_url = mask_url(row.whatsapp_picture_url)
@@ -286,7 +296,7 @@ class Reader:
             extra: dict[str, Any] = {}
             webhook_id, events, owner = hook.webhookId, hook.WebhookEvents, hook.instanceInstanceId
             if owner != instance_id and to_text(owner) != instance_id:
-                self._keep(self._webhook, [("instanceInstanceId", owner)], extra)
+                self._keep([(self._webhook.place("instanceInstanceId"), owner)], extra)
             values = self._values(self._webhook, hook, extra)
             row = self._webhook.row(instance_id, *values, None, extra or None)
             if row.url and not self.include_secrets:
@@ -326,35 +336,40 @@ class Reader:
                     in_utc = to_utc(time)
                 except OverflowError:  # its year is then 0 or 10000
                     in_utc = None
-                    self._keep(kind, [(kind.columns[index], time.isoformat())], extra)
+                    self._keep([(kind.place(kind.columns[index]), time.isoformat())], extra)
                 values = (*values[:index], in_utc, *values[index + 1 :])
         if item.rest:
-            self._keep(kind, item.rest.items(), extra)
+            self._keep([(kind.place(name), value) for name, value in item.rest.items()], extra)
         elif kind.unknown:
-            self._keep(kind, zip(kind.unknown, values[len(kind.fields) + 1 :]), extra)  # noqa: B905 (it may be an older struct)
+            unknown = zip(kind.unknown.values(), values[kind.first_unknown :])  # noqa: B905 (it may be an older struct)
+            self._keep(unknown, extra)
         return values[: kind.width]
 
     # ---------------------------------------------------------------------------------------- what no column holds
 
-    def _keep(self, kind: ApiObject, rest: Iterable[tuple[str, Any]], extra: dict[str, Any]) -> None:
+    def _keep(self, pairs: Iterable[tuple[Place, Any]], extra: dict[str, Any]) -> None:
         """Put what no column holds into ``extra`` under its API path, without secrets, and note it."""
-        for name, value in rest:
+        for (path, where, is_known, withheld), value in pairs:
             if value is None or value is UNSET:
                 continue
-            path, where, is_known, is_secret = kind.place(name)
-            kept = self._without_secrets(path, value, where, 0, is_secret)
+            if withheld:
+                self.findings.withheld[where] = None
+                kept = MISFIT
+            else:  # of a flag, which most are, nothing is a secret
+                kept = value if isinstance(value, bool) else self._without_secrets(path, value, where)
             if is_known:
                 self.findings.misfits[where] = None
-            elif kept is not MISFIT:
-                self.findings.unknown[where] = None
             if kept is not MISFIT:
-                while path in extra:  # a key of its own that is spelled like the path of another
-                    path += "_"
-                extra[path] = kept
+                if not is_known:
+                    self.findings.unknown[where] = None
+                key = path
+                while key in extra:  # a key of its own that is spelled like the path of another
+                    key += "_"
+                extra[key] = kept
 
-    def _without_secrets(self, name: str, value: Any, path: str, depth: int, by_place: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002
+    def _without_secrets(self, name: str, value: Any, path: str, depth: int = 0) -> Any:  # noqa: ANN401
         """Return a key's value without the secrets in it; :data:`MISFIT` if all of it is one."""
-        if by_place or (is_secret(name, value) and not self.include_secrets):
+        if not self.include_secrets and is_secret(name, value):
             shown = path.removesuffix(name) + MASK if is_secret_text(name) else path  # a key may be one itself
             self.findings.withheld[shown] = None
             return MISFIT
