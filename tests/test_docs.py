@@ -16,7 +16,6 @@ import sqlglot
 import yaml
 from dotenv import dotenv_values
 from packaging.requirements import Requirement
-from singer_sdk.exceptions import ConfigValidationError
 
 from demo.codechat import CodeChat, World
 from demo.run import QUESTIONS, ROWS, SEED, TABLES, ask
@@ -37,7 +36,7 @@ from tests.kit.pages import (
     texts,
 )
 from tests.kit.story import queries
-from tests.kit.support import run_cli, sync
+from tests.kit.support import refusals, run_cli, sync
 from tests.kit.walk import bash, commands, tap_in
 from tests.test_queries import load
 from tools.docs import PARTS, ROOT, builtin, declared, kind, render
@@ -111,15 +110,6 @@ def test_each_group_of_settings_is_enough_and_nothing_less_is(tmp_path: Path) ->
         assert refusals({name: values[name] for name in group}) == []
         for less in group:
             assert refusals({name: values[name] for name in group if name != less})
-
-
-def refusals(config: dict[str, Any]) -> list[str]:
-    """Return why settings are refused."""
-    try:
-        TapInstances(config=config)
-    except ConfigValidationError as error:
-        return error.errors
-    return []
 
 
 def test_the_example_environment_has_every_setting_and_only_settings() -> None:

@@ -16,7 +16,7 @@ from tap_instances.columns import api_columns
 from tap_instances.tap import TapInstances
 from tests.kit.checked import BUSINESS, STREAMS, checked, read, settings
 from tests.kit.golden import DATA, messages
-from tests.kit.support import TOKEN, Run, discover, run_cli, select, sync
+from tests.kit.support import COUNTS, TOKEN, Run, discover, run_cli, select, sync
 
 if TYPE_CHECKING:
     from requests_mock import Mocker
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
     from demo.codechat import CodeChat
 
 GOLDEN = DATA / "messages.jsonl"
-COUNTS = {
-    "businesses": 1,
-    "instances": 2,
-    "webhooks": 3,
-    "webhook_events": 3,
-    "connection_changes": 2,
-    "observations": 1,
-}
 PARENTS = {"instances": "businesses", "webhooks": "instances", "webhook_events": "webhooks"}
 
 

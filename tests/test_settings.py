@@ -19,21 +19,12 @@ from tap_instances.columns import column_names
 from tap_instances.settings import SETTINGS, secrets
 from tap_instances.tap import TapInstances
 from tests.kit.checked import BUSINESS, STREAMS, checked, command, read, settings
-from tests.kit.support import TOKEN, Run, discover, logged, run_cli, sync
+from tests.kit.support import TOKEN, Run, discover, logged, refusals, run_cli, sync
 
 RIGHT: Final = {"api_url": "https://codechat.example.com", "business_id": "b-1", "auth_token": "s3cr3t-token"}
 URL: Final = {"api_url": RIGHT["api_url"]}
 ONE: Final = {"business_id": "b-1", "auth_token": "s3cr3t-1"}
 TWO: Final = {"business_id": "b-2", "auth_token": "s3cr3t-2"}
-
-
-def refusals(config: dict[str, Any]) -> list[str]:
-    """Return the lines with which a configuration is refused; none if it is taken."""
-    try:
-        TapInstances(config=config)
-    except ConfigValidationError as error:
-        return error.errors
-    return []
 
 
 # What is changed in the right settings (None: taken away) -> what each line names, and what it says to do.

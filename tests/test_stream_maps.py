@@ -12,7 +12,7 @@ from singer_sdk.exceptions import ConfigValidationError
 from tap_instances.columns import column_names
 from tests.kit import wire as wires
 from tests.kit.checked import STREAMS, checked, command, read, settings
-from tests.kit.support import Run, discover, select
+from tests.kit.support import COUNTS, Run, discover, select
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,14 +30,6 @@ SAME: Final = {
     "connection_changes": "change_type",
     "observations": "instances",
 }
-COUNTS: Final = {
-    "businesses": 1,
-    "instances": 2,
-    "webhooks": 3,
-    "webhook_events": 3,
-    "connection_changes": 2,
-    "observations": 1,
-}  # of the documented body
 
 
 def names(run: Run, stream: str = "webhooks") -> list[str | None]:

@@ -19,7 +19,7 @@ import pytest
 
 from demo.codechat import FLAGS, CodeChat, World
 from demo.project import Project
-from tests.kit.support import CONNECTED, TOKEN
+from tests.kit.support import CONNECTED, COUNTS, TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,14 +32,6 @@ Tables = dict[str, list["Row"]]
 BODY: dict[str, Any] = json.loads(CONNECTED.read_text(encoding="utf-8"))
 WEBHOOKS = [webhook for item in BODY["Instances"] for webhook in item["Webhook"]]
 DROPPED = BODY["Instances"][1]["instanceId"]
-COUNTS = {
-    "businesses": 1,
-    "instances": 2,
-    "webhooks": 3,
-    "webhook_events": 3,
-    "connection_changes": 2,
-    "observations": 1,
-}
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from singer_sdk.exceptions import ConfigValidationError
+
 from tap_instances.tap import TapInstances
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CONNECTED: Final = Path(__file__).parent.parent / "data" / "connected.json"  # the API's own example
+COUNTS: Final = {  # of its records
+    "businesses": 1,
+    "instances": 2,
+    "webhooks": 3,
+    "webhook_events": 3,
+    "connection_changes": 2,
+    "observations": 1,
+}
 TOKEN: Final = "not-a-real-business-token-4b1d"
 
 
@@ -109,6 +119,15 @@ def sync(config: dict[str, Any], *, state: dict[str, Any] | None = None, catalog
             code = end.code
     out.flush()
     return Run(int(code or 0), out.buffer.getvalue().decode(), log.getvalue())
+
+
+def refusals(config: dict[str, Any]) -> list[str]:
+    """Return the lines with which settings are refused; none if they are taken."""
+    try:
+        TapInstances(config=config)
+    except ConfigValidationError as error:
+        return error.errors
+    return []
 
 
 def discover(**config: Any) -> dict[str, Any]:  # noqa: ANN401
