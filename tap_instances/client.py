@@ -14,7 +14,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from http.cookiejar import DefaultCookiePolicy
-from itertools import islice
+from itertools import count, islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tap_instances.businesses import Business
 
     T = TypeVar("T")
-    Reader = Callable[[requests.Response, bytearray], T]
+    ResponseParser = Callable[[requests.Response, bytearray], T]
 
 # The second is known from public clients of the API, not from its documentation.
 CONNECTED_PATH: Final = "/api/v2/business/{business_id}/instance/connected"
@@ -109,38 +109,41 @@ class Client:
         started = time.monotonic()
         try:
             path = CONNECTED_PATH.format(business_id=quote(business.id, safe=""))
-            outcome = self._get(path, business.token, read_connected, f"business {business.id}")
+            snapshot = self._get(path, business.token, read_connected, f"business {business.id}")
+        except SnapshotError as failure:
+            return failure.with_traceback(None)
         except Exception as error:  # noqa: BLE001 (a bug that one business meets must not stop the others)
             logger.debug("business %s", business.id, exc_info=True)
             return SnapshotError(f"unexpected {type(error).__name__}: please report it")
-        if isinstance(outcome, Snapshot):
-            outcome.seconds = time.monotonic() - started
-        return outcome
+        snapshot.seconds = time.monotonic() - started
+        return snapshot
 
     def list_businesses(self, admin_token: str) -> list[dict[str, Any]]:
         """Return the items of the server's list of businesses, whose tokens logs now hide, or raise a SnapshotError."""
         listed = self._get(BUSINESSES_PATH, admin_token, read_listed, "the list of businesses")
-        if isinstance(listed, SnapshotError):
-            raise listed
         scrub_logs({item["businessToken"] for item in listed if isinstance(item.get("businessToken"), str)})
         return listed
 
-    def _get(self, path: str, token: str, read: Reader[T], subject: str) -> T | SnapshotError:
-        """Return what ``read`` makes of the response, or why there is none, after up to ``max_retries`` retries."""
-        attempt = 0
-        while True:
-            attempt += 1
-            urls: list[str] = []  # of the responses, and of a request that got none
+    def _get(self, path: str, token: str, parse: ResponseParser[T], subject: str) -> T:
+        """Return what ``parse`` makes of the response, after up to ``max_retries`` retries.
+
+        Raises:
+            SnapshotError: it cannot be had, or ``parse`` raised one.
+        """
+        for attempt in count(1):
+            urls: list[str] = []  # of the responses, and of a request that got none: _request fills it
             try:
-                return read(*self._request(path, token, urls))
+                return parse(*self._request(path, token, urls))
             except SnapshotError as failure:
                 if not failure.transient or attempt > self.max_retries or failure.wait > MAX_RETRY_AFTER:
-                    return failure.final(attempt, urls)
+                    final = failure.final(attempt, urls)
+                    break
                 # `Retry-After: 0` or a past date: use our own backoff
                 wait = failure.wait or min(2.0 ** (attempt - 1), MAX_BACKOFF) * random.uniform(0.5, 1)  # noqa: S311
                 logger.warning("%s: %s; try %d of %d in %.1f s", subject, failure, attempt + 1,
                                self.max_retries + 1, wait)  # fmt: skip
             time.sleep(wait)
+        raise final  # here, where no traceback holds the response
 
     def _request(self, path: str, token: str, urls: list[str]) -> tuple[requests.Response, bytearray]:
         """Send the request once, and note the URLs to which it leads; return the response and its body."""
