@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import http.client
 import re
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from email.utils import mktime_tz, parsedate_tz
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Raw
+from urllib3.exceptions import InvalidHeader
 from urllib3.response import HTTPResponse
+from urllib3.util import Retry
 
 from tap_instances.failures import CHECK_URL, REACH, SnapshotError, one_line
 from tap_instances.paging import links_to_next, next_page_key
@@ -179,11 +179,8 @@ def _is_page(body: bytearray) -> bool:
 
 def _retry_after(value: str) -> float:
     """Return the seconds that ``Retry-After`` names, as a number or as a date; 0 if it cannot be read."""
-    if value.isdecimal():
-        return float(value)
-    with suppress(ValueError, OverflowError):
-        if date := parsedate_tz(value):  # without a zone (as asctime writes it) it is UTC
-            return max(0.0, mktime_tz(date) - time.time())
+    with suppress(InvalidHeader, ValueError, OverflowError):
+        return Retry().parse_retry_after(value)
     return 0.0
 
 
