@@ -218,10 +218,10 @@ class Run:
         """Let the target delete what is not part of this run's version, stream by stream."""
         for stream in (self.business, self.instances):
             stream.writer.activate()
-        for remembering in self.remembering:
-            if remembering.memory.uncertain and remembering.memory.versioned:
+        for remembering in [stream for stream in self.remembering if stream.memory.versioned]:
+            if remembering.memory.uncertain:
                 logger.warning("no ACTIVATE_VERSION for %s: not all of it is known", remembering.name)
-            elif remembering.memory.versioned:
+            else:
                 remembering.writer.activate()
                 remembering.memory.activated()
 

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from tap_instances import settings
 from tap_instances.columns import load_schema
+from tap_instances.failures import one_line
 from tap_instances.redact import scrub_logs
 from tap_instances.sdk.stream import FULL_TABLE
 from tap_instances.sdk.writer import CLOSED_PIPE, LineWriter, drop_stdout
@@ -44,7 +45,7 @@ class Command(click.Command):
                 drop_stdout()  # such as a full disk
             if isinstance(error, BrokenPipeError):
                 sys.exit(CLOSED_PIPE)
-            lines = getattr(error, "errors", None) or [" ".join(str(error).split()) or "no details"]
+            lines = getattr(error, "errors", None) or [one_line(str(error)) or "no details"]
             if not isinstance(error, (OSError, ValueError, ConfigValidationError)):
                 lines = [f"unexpected {type(error).__name__}: {lines[0]}: please report it"]
             for line in lines:
@@ -87,7 +88,7 @@ class SDKTap(Tap):
             super(Tap, self).setup_mapper()
             self.mapper.register_raw_streams_from_catalog(catalog)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is the user's to correct)
-            line = f"stream_maps must be corrected: {' '.join(str(error).split())}"
+            line = f"stream_maps must be corrected: {one_line(str(error))}"
             settings.refuse(getattr(error, "errors", [line]))  # those of flattening have lines of their own
         self._warn_of_unknown_columns()
 
