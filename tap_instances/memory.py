@@ -24,7 +24,7 @@ from msgspec import Raw, Struct
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from tap_instances.records import Row
+    from tap_instances.records import Instance, Row
 
 VERSION: Final = 2  # of a partition's shape
 KEPT: Final = timedelta(days=90)  # for how long an instance is remembered that is not listed
@@ -186,8 +186,8 @@ def to_state(bookmarks: Mapping[str, Bookmark | Raw]) -> dict[str, Any]:
 class RowMemory:
     """What one stream remembers of the instances of all businesses, and what it sees of one business at a time.
 
-    For each business: :meth:`begin`; then for each listed instance :meth:`keep`, :meth:`compare` or :meth:`hide`; then
-    :meth:`gone`; and :meth:`commit`, if the business was read whole. An instance is kept once in a run at most.
+    For each business: :meth:`begin`; then for each listed instance :meth:`keep` (at most once: a second listing is
+    compared), :meth:`compare` or :meth:`hide`; then :meth:`settle_gone`; and :meth:`commit`, if it was read whole.
 
     A row that has a digest is remembered under one instance: whatever else lists it lists a row that is new to it.
     """
@@ -206,15 +206,15 @@ class RowMemory:
         self._unsent: list[tuple[Memory, str]] = []  # rows that are remembered, and not part of this run's version
 
     @cached_property
-    def _homes(self) -> dict[str, str]:
-        """Instance -> the business that remembers it; made when needed."""
-        homes: dict[str, str] = {}
-        for business_id, partition in self._partitions().items():
+    def _homes(self) -> dict[str, RowPartition]:
+        """Instance -> the partition that remembers it; made when needed."""
+        homes: dict[str, RowPartition] = {}
+        for partition in self._partitions():
             for memories in (partition.seen, partition.away):
                 for instance_id in homes.keys() & memories.keys():  # version 1 could remember it twice
-                    if former := self._take(homes[instance_id], instance_id):
+                    if former := _take(homes[instance_id], instance_id):
                         memories[instance_id].rows.update(dict.fromkeys(former.rows, ""))
-                homes.update(dict.fromkeys(memories, business_id))
+                homes.update(dict.fromkeys(memories, partition))
         return homes
 
     @cached_property
@@ -222,28 +222,21 @@ class RowMemory:
         """Row -> the instances that remember it; made when needed."""
         return _owners(self.memories())
 
-    def _partitions(self) -> dict[str, RowPartition]:
-        return {key: partition for key, partition in self.bookmark.items() if isinstance(partition, RowPartition)}
+    def _partitions(self) -> list[RowPartition]:
+        return [partition for partition in self.bookmark.values() if isinstance(partition, RowPartition)]
 
     def memories(self) -> dict[str, Memory]:
         """Return what is remembered of each instance."""
         memories: dict[str, Memory] = {}
-        for partition in self._partitions().values():
+        for partition in self._partitions():
             memories.update(partition.seen)
             memories.update(partition.away)
         return memories
 
     def _memory(self, instance_id: str) -> Memory | None:
         """Return what is remembered of an instance, whichever business listed it last."""
-        if instance_id not in self._homes:
-            return None
-        home: RowPartition = self.bookmark[self._homes[instance_id]]
-        return home.seen.get(instance_id) or home.away.get(instance_id)
-
-    def _take(self, business_id: str, instance_id: str) -> Memory | None:
-        """Remove an instance from where it is remembered, and return what was."""
-        home: RowPartition = self.bookmark[business_id]
-        return home.seen.pop(instance_id, None) or home.away.pop(instance_id, None)
+        home = self._homes.get(instance_id)
+        return (home.seen.get(instance_id) or home.away.get(instance_id)) if home else None
 
     # ------------------------------------------------------------------------------------------------- one business
 
@@ -259,29 +252,20 @@ class RowMemory:
         self._kept: dict[tuple[str, str], str] = {}  # the same, but it is remembered, with this digest
         self._arrived: list[str] = []  # rows that are new to an instance, for each one that lists them
 
-    def keep(self, instance_id: str, memory: Memory) -> None:
-        """Remember an instance as before."""
-        self.unchanged += len(memory.rows)
-        self._seen[instance_id] = memory
+    def keep(self, instance_id: str) -> None:
+        """Remember an instance as before; it is one that is remembered."""
+        if memory := self._former.seen.get(instance_id) or self._memory(instance_id):
+            self.unchanged += len(memory.rows)
+            self._seen[instance_id] = memory
 
     def hide(self, instance_id: str) -> None:
         """Remember the ids of an instance that a stream map filters out: its rows come whole when it passes again."""
         if memory := self._memory(instance_id):
             self._hidden[instance_id] = Memory(dict.fromkeys(memory.rows, ""))
 
-    def compare(
-        self,
-        instance_id: str,
-        digest: str,
-        rows: Sequence[Row],
-        unknown: Collection[str] = (),
-        hidden: Collection[str] = (),
-    ) -> Sequence[Row]:
-        """Compare an instance's rows with what is remembered, and return those to emit.
-
-        ``digest`` is that of its ``Webhook``; without one, nothing is known of rows that are not listed. ``unknown``
-        names rows of which nothing is known, ``hidden`` rows that a stream map filters out.
-        """
+    def compare(self, instance: Instance, rows: Sequence[Row]) -> Sequence[Row]:
+        """Compare an instance's rows in this stream with what is remembered, and return those to emit."""
+        instance_id, digest, hidden = instance.id, instance.digest, instance.hidden
         memory = self._memory(instance_id)
         known = memory.rows if memory else {}
         if hidden:
@@ -295,13 +279,11 @@ class RowMemory:
         if known and not (self.whole or twice):
             emitted = [row for row in rows if known.get(row.key) != now[row.key]]
             self.unchanged += len(rows) - len(emitted)
-        self._arrived.extend([key for key in now if not known.get(key)] if known and not twice else now)
-        for key in known:
-            if key in now:
-                continue
+        self._arrived += [key for key in now if twice or not known.get(key)]
+        for key in [key for key in known if key not in now]:
             if key in hidden:
                 self._kept[instance_id, key] = ""
-            elif not digest or key in unknown:
+            elif not digest or key in instance.unknown_events:  # then nothing is known of it
                 self._kept[instance_id, key] = known[key]
                 self.uncertain = True
             else:
@@ -309,8 +291,11 @@ class RowMemory:
         self._seen[instance_id] = Memory(now, "" if twice or hidden else digest)
         return emitted
 
-    def gone(self) -> list[tuple[str, str]]:
-        """Return (instance, row) of each row that is gone from a listed instance, and did not move to another one."""
+    def settle_gone(self) -> list[tuple[str, str]]:
+        """Return (instance, row) of each row that is gone from a listed instance, and did not move to another one.
+
+        With a version there are none: it tells the target, and they are remembered until then.
+        """
         if not self._gone:
             return []
         elsewhere = {key for _instance_id, key in self._kept}.union(self._arrived)
@@ -338,17 +323,17 @@ class RowMemory:
                 self._unsent.append((memory, key))
         former, seen = self._former, self._seen
         away = {instance_id: memory for instance_id, memory in self._hidden.items() if instance_id not in seen}
-        now = {**seen, **away} if away else seen
-        for instance_id in [instance_id for instance_id in now if instance_id not in former.seen]:
-            if instance_id in self._homes:  # it was away, or in another business
-                self._take(self._homes[instance_id], instance_id)
-            self._homes[instance_id] = business_id
-            now[instance_id].last_listed = None
+        now = seen | away
+        for instance_id, memory in now.items():
+            if instance_id not in former.seen:  # it is new, was away, or was in another business
+                if home := self._homes.get(instance_id):
+                    _take(home, instance_id)
+                self._homes[instance_id] = former
+                memory.last_listed = None
         for memory in away.values():
             memory.last_listed = observed_at
-        for memories in (former.away, former.seen):
-            for instance_id in sorted(instance_id for instance_id in memories if instance_id not in now):
-                memory = memories[instance_id]
+        for instance_id, memory in (former.away | former.seen).items():
+            if instance_id not in now:
                 memory.last_listed = min(memory.last_listed or former.observed_at or observed_at, observed_at)
                 if observed_at - memory.last_listed <= KEPT:
                     away[instance_id] = memory
@@ -389,10 +374,15 @@ class RowMemory:
         """Forget what the target deleted since it was not part of this run's version."""
         for memory, key in self._unsent:
             memory.rows.pop(key, None)
-        for business_id, partition in self._partitions().items():
+        for partition in self._partitions():
             partition.away = {}
-            if business_id not in self._committed:
+            if partition.context.business_id not in self._committed:
                 partition.seen = {}
+
+
+def _take(partition: RowPartition, instance_id: str) -> Memory | None:
+    """Remove an instance from where it is remembered, and return what was."""
+    return partition.seen.pop(instance_id, None) or partition.away.pop(instance_id, None)
 
 
 def _owners(memories: Mapping[str, Memory], among: set[str] | None = None) -> dict[str, tuple[str, ...]]:

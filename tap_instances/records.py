@@ -37,7 +37,7 @@ from tap_instances.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from tap_instances.memory import Memory
 
@@ -63,16 +63,17 @@ class Source(NamedTuple):
 
 
 class Instance(Struct, gc=False):
-    """An instance's rows."""
+    """An instance's rows, and what is needed to compare them."""
 
     id: str
     row: bytes = b""
     digest: str = ""  # of ``Webhook`` as it came, and of what shapes rows; empty where webhooks are not known
-    known: tuple[Memory, ...] | None = None  # what each stream remembers of its webhooks, which were not read
-    webhooks: Sequence[Row] = ()
-    webhook_events: Sequence[Row] = ()
-    unknown_events: Collection[str] = ()  # ids of webhooks whose ``WebhookEvents`` is missing or is not an object
-    hidden: Collection[str] = ()  # ids of webhooks that a stream map filters out
+    is_unchanged: bool = False  # its ``Webhook`` is as remembered, and was not read
+    webhook_count: int = 0
+    webhooks: list[Row] = []
+    webhook_events: list[Row] = []
+    unknown_events: set[str] = set()  # ids of webhooks whose ``WebhookEvents`` is missing or is not an object
+    hidden: set[str] = set()  # ids of webhooks that a stream map filters out
 
 
 class Findings(Struct):
@@ -218,8 +219,8 @@ class Reader:
         """Make the structs from the schemas; ``shape`` is a digest of whatever else makes other rows of an object."""
         self.include_secrets, self.shape = include_secrets, shape
         self.findings = Findings()
-        # Of instances of which nothing below needs to be read while the digest of ``Webhook`` is the same.
-        self.known: dict[str, tuple[Memory, ...]] = {}
+        # Instance -> what is remembered of its webhooks. They are not read while the digest of ``Webhook`` is the same.
+        self.remembered: dict[str, Memory] = {}
         api_object = partial(ApiObject, secrets=include_secrets)
         self._business = api_object("businesses", nested={"businessId": ANY})
         self._auth, self._whatsapp = api_object("instances", "Auth."), api_object("instances", "WhatsApp.")
@@ -274,12 +275,12 @@ class Reader:
         instance.row = encode_row(row)
         return instance
 
-    def _read_webhooks(self, raw: Raw, index: int, instance: Any) -> bool:  # noqa: ANN401
-        """Read what is below an instance, if it is not as known; return whether that is a list, an object or null."""
+    def _read_webhooks(self, raw: Raw, index: int, instance: Instance) -> bool:
+        """Read what is below an instance, if it is not as remembered; return whether it has a right type."""
         digest = xxh3_64_hexdigest(raw, seed=self.shape)
-        known = self.known.pop(instance.id, None)
-        if known and known[0].digest == digest:
-            instance.digest, instance.known = digest, known
+        memory = self.remembered.pop(instance.id, None)
+        if memory and memory.digest == digest:
+            instance.is_unchanged, instance.digest, instance.webhook_count = True, digest, len(memory.rows)
             return True
         try:
             hooks = self._webhook.parse_list(raw)
@@ -288,29 +289,9 @@ class Reader:
             if not isinstance(value, (list, dict, NoneType)):
                 return False
             hooks = self._build_hooks([raw] if isinstance(value, dict) else _split_list(raw) or (), index)
-        instance.digest = digest
-        instance.webhooks, instance.webhook_events = webhooks, webhook_events = [], []
-        instance.unknown_events = set()
-        instance_id = instance.id
         for hook in hooks or ():
-            extra: dict[str, Any] = {}
-            webhook_id, events, owner = hook.webhookId, hook.WebhookEvents, hook.instanceInstanceId
-            if owner != instance_id and to_text(owner) != instance_id:
-                self._keep([(self._webhook.place("instanceInstanceId"), owner)], extra)
-            values = self._values(self._webhook, hook, extra)
-            row = self._webhook.row(instance_id, *values, None, extra or None)
-            if row.url and not self.include_secrets:
-                row.url = mask_url(row.url)
-            webhooks.append(Row(webhook_id, encode_row(row), row.updated_at))
-            if events:
-                extra = {}
-                values = self._values(self._events, events, extra)
-                row = self._events.row(instance_id, webhook_id, *values, None, extra or None)
-                webhook_events.append(Row(webhook_id, encode_row(row), row.updated_at))
-            elif events is UNSET:
-                instance.unknown_events.add(webhook_id)
-                if not hook.rest or "WebhookEvents" not in hook.rest:
-                    self.findings.missing["webhooks.WebhookEvents"] = None
+            self._read_webhook(hook, instance)
+        instance.digest, instance.webhook_count = digest, len(instance.webhooks)
         return True
 
     def _build_hooks(self, raws: Iterable[Raw], item: int) -> list[Any]:
@@ -321,6 +302,27 @@ class Reader:
             except FaultError as fault:  # noqa: PERF203
                 self.findings.faults.append(f"Instances[{item}].Webhook[{index}]{fault}")
         return hooks
+
+    def _read_webhook(self, hook: Any, instance: Instance) -> None:  # noqa: ANN401
+        """Add the rows of a webhook and its events to its instance's."""
+        extra: dict[str, Any] = {}
+        webhook_id, events, owner = hook.webhookId, hook.WebhookEvents, hook.instanceInstanceId
+        if owner != instance.id and to_text(owner) != instance.id:
+            self._keep([(self._webhook.place("instanceInstanceId"), owner)], extra)
+        values = self._values(self._webhook, hook, extra)
+        row = self._webhook.row(instance.id, *values, None, extra or None)
+        if row.url and not self.include_secrets:
+            row.url = mask_url(row.url)
+        instance.webhooks.append(Row(webhook_id, encode_row(row), row.updated_at))
+        if events:
+            extra = {}
+            values = self._values(self._events, events, extra)
+            row = self._events.row(instance.id, webhook_id, *values, None, extra or None)
+            instance.webhook_events.append(Row(webhook_id, encode_row(row), row.updated_at))
+        elif events is UNSET:
+            instance.unknown_events.add(webhook_id)
+            if not hook.rest or "WebhookEvents" not in hook.rest:
+                self.findings.missing["webhooks.WebhookEvents"] = None
 
     # --------------------------------------------------------------------------------------------------- one object
 

@@ -74,15 +74,15 @@ class Run:
         self.findings = self.reader.findings
         # Else each webhook is asked for: by the stream's map, or to count what is listed.
         if self.webhooks.selected and not self.webhooks.writer.has_map:
-            self.reader.known = self._known()
+            self.reader.remembered = self._remembered()
 
-    def _known(self) -> dict[str, tuple[Memory, ...]]:
-        """Return what each stream remembers of the instances that none of them needs to read."""
+    def _remembered(self) -> dict[str, Memory]:
+        """Return what is remembered of each instance's webhooks, where all streams remember the same ``Webhook``."""
         if any(stream.memory.whole for stream in self.remembering):
             return {}
         first, last = self.remembering[0].memory.memories(), self.remembering[-1].memory.memories()
         return {
-            instance_id: (memory, other)
+            instance_id: memory
             for instance_id, memory in first.items()
             if memory.digest and (other := last.get(instance_id)) and other.digest == memory.digest
         }
@@ -143,7 +143,7 @@ class Run:
         while page := list(islice(instances, PAGE)):
             for instance in page:
                 listed[instance.id] = None
-                webhooks += len(instance.known[0].rows) if instance.known else len(instance.webhooks)
+                webhooks += instance.webhook_count
             self.sync_page(page, source)
         for fault in self.findings.faults[faults:]:
             logger.error("business %s: not emitted: %s", source.business_id, fault)
@@ -159,8 +159,8 @@ class Run:
         self.instances.writer.write([instance.row for instance in page], source.observed_at)
         if self.instances.writer.has_map or self.webhooks.writer.has_map:
             page = [instance for instance in page if self._passes(instance)]
-        for place, stream in enumerate(self.remembering):
-            stream.emit(page, place, source)
+        for stream in self.remembering:
+            stream.emit(page, source)
 
     def _passes(self, instance: Instance) -> bool:
         """Return whether the maps let an instance through, and note which of its webhooks they do not."""

@@ -80,23 +80,22 @@ class RememberingStream(SnapshotStream):
             self.bookmark, lambda row: xxh3_64_hexdigest(row, shape), whole=whole, versioned=versioned
         )
 
-    def emit(self, page: Sequence[Instance], place: int, source: Source) -> None:
-        """Write those rows of a page of instances that are not as remembered (in this place of ``known``)."""
+    def emit(self, page: Sequence[Instance], source: Source) -> None:
+        """Write those rows of a page of instances that are not as remembered."""
         memory, rows_of = self.memory, attrgetter(self.name)
         out: list[Row] = []
         for instance in page:
-            if instance.known:
-                memory.keep(instance.id, instance.known[place])
-                continue
-            unknown = instance.unknown_events  # webhooks that are listed are all known
-            out += memory.compare(instance.id, instance.digest, rows_of(instance), unknown, instance.hidden)
+            if instance.is_unchanged:
+                memory.keep(instance.id)
+            else:
+                out += memory.compare(instance, rows_of(instance))
         memory.latest = max(filter(None, [memory.latest, *(row.updated_at for row in out)]), default=None)
         self.writer.write([row.json for row in out], source.observed_at)
 
     @override
     def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
         """Write a row for each that is gone: its ids, ``deleted_at``, and nulls."""
-        for instance_id, webhook_id in self.memory.gone():
+        for instance_id, webhook_id in self.memory.settle_gone():
             row: dict[str, Any] = dict.fromkeys(column_names(self.name, include_secrets=True))
             row.update(instance_id=instance_id, webhook_id=webhook_id, deleted_at=source.observed_at)
             if self.writer.passes(encoded := encode(row)):

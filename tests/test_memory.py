@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from tap_instances.memory import ListPartition, Partition, RowMemory, RowPartition, read_bookmarks, to_state
-from tap_instances.records import Row
+from tap_instances.records import Instance, Row
 from tests.kit.wire import Wire, instance
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 START: Final = datetime(2025, 6, 1, tzinfo=timezone.utc)
 TIME: Final = "2025-06-01T00:00:00Z"
@@ -85,6 +85,20 @@ def rows_of(rows: Mapping[str, str]) -> list[Row]:
     return [Row(key, digest.encode(), None) for key, digest in rows.items()]
 
 
+def compare(  # noqa: PLR0913
+    memory: RowMemory,
+    instance_id: str,
+    digest: str,
+    rows: list[Row],
+    *,
+    unknown: Iterable[str] = (),
+    hidden: Iterable[str] = (),
+) -> Sequence[Row]:
+    """Return those rows of an instance that are emitted."""
+    instance = Instance(instance_id, digest=digest, unknown_events=set(unknown), hidden=set(hidden))
+    return memory.compare(instance, rows)
+
+
 def run(  # noqa: PLR0913
     state: dict[str, Any] | None,
     listed: Mapping[str, Any],
@@ -104,9 +118,9 @@ def run(  # noqa: PLR0913
     for business_id, instances in several.items():
         memory.begin(business_id)
         for instance_id, rows in instances.items():
-            out = memory.compare(instance_id, digest, rows_of(rows), unknown=unknown, hidden=hidden)
+            out = compare(memory, instance_id, digest, rows_of(rows), unknown=unknown, hidden=hidden)
             emitted += [row.key for row in out]
-        gone += memory.gone()
+        gone += memory.settle_gone()
         memory.commit(business_id, START + timedelta(days=day))
     return Run(emitted, gone, state_of(memory), memory)
 
@@ -158,8 +172,8 @@ def test_a_business_that_is_not_committed_is_remembered_as_it_was() -> None:
     first = run(None, {"a": {"i": {"w": "1"}}, "b": {"j": {"v": "1"}}})
     memory = open_memory(first.state)
     memory.begin("b")
-    assert memory.compare("j", "all", rows_of({"w": "2"}))
-    memory.gone()
+    assert compare(memory, "j", "all", rows_of({"w": "2"}))
+    memory.settle_gone()
     assert state_of(memory) == first.state
 
 
@@ -183,7 +197,7 @@ def test_an_instance_that_is_away_is_unchanged_when_it_comes_back_as_it_was() ->
     memory = open_memory(second.state)
     assert is_unchanged(memory, "i", "all")
     memory.begin("b")
-    memory.keep("i", memory.memories()["i"])
+    memory.keep("i")
     memory.commit("b", START)
     assert as_json(memory.bookmark["b"].seen) == {"i": {"rows": {"w": "1"}, "digest": "all"}}
 
@@ -199,8 +213,8 @@ def test_what_is_kept_is_remembered_as_it_was() -> None:
     first = run(None, {"i": {"w": "1", "v": "1"}})
     memory = open_memory(first.state)
     memory.begin("b")
-    memory.keep("i", memory.memories()["i"])
-    assert memory.gone() == []
+    memory.keep("i")
+    assert memory.settle_gone() == []
     memory.commit("b", START)
     assert state_of(memory) == first.state
     assert memory.unchanged == 2
@@ -210,8 +224,8 @@ def test_a_gone_row_that_the_target_was_not_told_of_is_told_later() -> None:
     first = run(None, {"i": {"w": "1", "v": "1"}})
     memory = open_memory(first.state)
     memory.begin("b")
-    memory.compare("i", "all", rows_of({"w": "1"}))
-    for pair in memory.gone():
+    compare(memory, "i", "all", rows_of({"w": "1"}))
+    for pair in memory.settle_gone():
         memory.keep_gone(*pair)
     memory.commit("b", START)
     state = state_of(memory)
@@ -341,10 +355,10 @@ def compare_twice(state: dict[str, Any] | None) -> Run:
     memory = open_memory(state)
     memory.begin("b")
     out = [
-        *memory.compare("i", "all", rows_of({"w": "1"})),
-        *memory.compare("i", "all", rows_of({"v": "1"})),
+        *compare(memory, "i", "all", rows_of({"w": "1"})),
+        *compare(memory, "i", "all", rows_of({"v": "1"})),
     ]
-    gone = memory.gone()
+    gone = memory.settle_gone()
     memory.commit("b", START)
     state = state_of(memory)
     return Run([row.key for row in out], gone, state, memory)
@@ -360,9 +374,9 @@ def test_an_instance_that_is_listed_twice_is_emitted_whole_at_every_run() -> Non
 def test_of_an_instance_that_is_listed_twice_the_first_may_be_as_it_was() -> None:
     memory = open_memory(run(None, {"i": {"w": "1"}}).state)
     memory.begin("b")
-    memory.keep("i", memory.memories()["i"])
-    memory.compare("i", "other", rows_of({"v": "1"}))
-    assert memory.gone() == []
+    memory.keep("i")
+    compare(memory, "i", "other", rows_of({"v": "1"}))
+    assert memory.settle_gone() == []
     memory.commit("b", START)
     assert as_json(memory.bookmark["b"].seen) == {"i": {"rows": {"w": "", "v": ""}}}
 
@@ -372,7 +386,7 @@ def test_a_row_that_an_instance_lists_twice_is_emitted_twice_at_every_run() -> N
     for _ in range(2):
         memory = open_memory(state)
         memory.begin("b")
-        assert len(memory.compare("i", "all", [*rows_of({"w": "1"}), *rows_of({"w": "2"})])) == 2
+        assert len(compare(memory, "i", "all", [*rows_of({"w": "1"}), *rows_of({"w": "2"})])) == 2
         memory.commit("b", START)
         state = state_of(memory)
         assert not is_unchanged(open_memory(state), "i", "all")
@@ -410,9 +424,9 @@ def test_a_hidden_row_comes_whole_when_it_passes_again_and_a_gone_one_is_told() 
 def test_a_row_that_could_not_be_read_is_forgotten_where_another_instance_lists_it() -> None:
     memory = open_memory(run(None, {"i": {"w": "1"}}).state)
     memory.begin("b")
-    memory.compare("i", "", [])
-    assert memory.compare("j", "all", rows_of({"w": "1"}))
-    assert memory.gone() == []
+    compare(memory, "i", "", [])
+    assert compare(memory, "j", "all", rows_of({"w": "1"}))
+    assert memory.settle_gone() == []
     memory.commit("b", START)
     assert as_json(memory.bookmark["b"].seen) == {
         "i": {"rows": {}},
@@ -430,7 +444,7 @@ def test_a_hidden_instance_is_away_and_comes_whole_when_it_passes_again() -> Non
     memory.begin("b")
     memory.hide("i")
     memory.hide("never emitted")
-    assert memory.gone() == []
+    assert memory.settle_gone() == []
     memory.commit("b", START)
     state = state_of(memory)
     hidden = Run([], [], state, memory)
@@ -600,9 +614,9 @@ def test_an_instance_that_version_1_remembered_twice_is_remembered_once_and_come
     other = entry({"i": {"rows": {"w": "1", "v": "1"}}}, "b")
     memory = open_memory({"bookmarks": {"webhooks": {"partitions": [one, other]}}})
     memory.begin("b")
-    assert [row.key for row in memory.compare("i", "all", rows_of({"w": "1"}))] == ["w"]
+    assert [row.key for row in compare(memory, "i", "all", rows_of({"w": "1"}))] == ["w"]
     assert [list(partition.seen) for partition in memory.bookmark.values()] == [[], ["i"]]
-    assert memory.gone() == [("i", "v")]
+    assert memory.settle_gone() == [("i", "v")]
 
 
 @pytest.mark.parametrize(
@@ -673,7 +687,7 @@ def test_an_instance_listed_twice_of_which_one_is_as_remembered_comes_whole_at_t
     first = run(None, {"i": {"w": "1"}})
     memory = open_memory(first.state)
     memory.begin("b")
-    memory.compare("i", "other", rows_of({"w": "2"}))
-    memory.compare("i", "all", rows_of({"w": "1"}))
+    compare(memory, "i", "other", rows_of({"w": "2"}))
+    compare(memory, "i", "all", rows_of({"w": "1"}))
     memory.commit("b", START)
     assert as_json(memory.bookmark["b"].seen) == {"i": {"rows": {"w": ""}}}

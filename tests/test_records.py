@@ -657,13 +657,12 @@ def test_of_an_unchanged_instance_only_its_own_row_is_read_and_it_is_the_same(cr
         assert whole is not None
         assert read_item(reader, raw) == whole
         for digest in (whole.digest, "another"):
-            known = (Memory({}, digest),)
-            reader.known = {whole.id: known}
+            reader.remembered = {whole.id: Memory({"v": "1", "w": "2"}, digest)}
             own, again = read_item(reader, raw), read_item(reader, raw)
             assert own is not None
             assert (own.id, own.row, own.digest) == (whole.id, whole.row, whole.digest)
             if digest == whole.digest:
-                assert (own.known, [*own.webhooks], [*own.webhook_events]) == (known, [], [])
+                assert (own.is_unchanged, own.webhook_count, own.webhooks, own.webhook_events) == (True, 2, [], [])
             else:
                 assert own == whole
             assert again == whole  # what is listed twice in a run is not taken for unchanged twice

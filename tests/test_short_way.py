@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tap_instances.memory import Memory, RowMemory
+from tap_instances.memory import RowMemory
 from tap_instances.run import Run
 from tap_instances.tap import TapInstances
 from tests.kit.support import discover
@@ -136,16 +136,16 @@ def a_catalog(deselected: tuple[str, str] | None, *, full_table: bool) -> dict[s
 
 
 def test_what_is_not_read_again_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    wire, skipped, keep, known = WritingWire(monkeypatch), [0], RowMemory.keep, Run._known
+    wire, skipped, keep, known = WritingWire(monkeypatch), [0], RowMemory.keep, Run._remembered
 
-    def counted(self: RowMemory, instance_id: str, memory: Memory) -> None:
+    def counted(self: RowMemory, instance_id: str) -> None:
         skipped[0] += 1
-        keep(self, instance_id, memory)
+        keep(self, instance_id)
 
     monkeypatch.setattr(RowMemory, "keep", counted)
 
     def sync(state: dict[str, Any] | None, chosen: dict[str, Any], *, short: bool) -> list[dict[str, Any]]:
-        monkeypatch.setattr(Run, "_known", known if short else lambda _: {})
+        monkeypatch.setattr(Run, "_remembered", known if short else lambda _: {})
         catalog = a_catalog(chosen["deselected"], full_table=chosen["full_table"])
         names = ("include_secrets", "emit_activate_version_messages")
         return wire.sync(state, catalog=catalog, **{name: chosen[name] for name in names}).messages
