@@ -202,7 +202,7 @@ class RowMemory:
         self.bookmark, self.digest, self.whole, self.versioned = bookmark, digest, whole, versioned
         self.unchanged = 0  # rows that were left out, since they are as remembered
         self.uncertain = False  # whether rows were kept of which nothing is known now
-        self._committed: set[str] = set()
+        self._committed: dict[str, datetime] = {}  # business -> when it was read
         self._unsent: list[tuple[Memory, str]] = []  # rows that are remembered, and not part of this run's version
 
     @cached_property
@@ -248,9 +248,10 @@ class RowMemory:
         self.latest = self._former.replication_key_value  # ``updatedAt``, for people to read
         self._seen: dict[str, Memory] = {}
         self._hidden: dict[str, Memory] = {}
-        self._gone: dict[tuple[str, str], None] = {}  # (instance, row) that is not listed any more
-        self._kept: dict[tuple[str, str], str] = {}  # the same, but it is remembered, with this digest
+        self._gone: dict[tuple[str, str], str] = {}  # (instance, row) that is not listed any more -> its digest
+        self._kept: dict[tuple[str, str], str] = {}  # the same, but it is remembered
         self._arrived: list[str] = []  # rows that are new to an instance, for each one that lists them
+        self._unknown: set[str] = set()  # rows of which nothing is known, if they have not arrived
 
     def keep(self, instance_id: str) -> None:
         """Remember an instance as before; it is one that is remembered."""
@@ -283,11 +284,12 @@ class RowMemory:
         for key in [key for key in known if key not in now]:
             if key in hidden:
                 self._kept[instance_id, key] = ""
-            elif not digest or key in instance.unknown_events:  # then nothing is known of it
+            elif digest:
+                self._gone[instance_id, key] = known[key]
+            else:  # nothing is known of it
                 self._kept[instance_id, key] = known[key]
                 self.uncertain = True
-            else:
-                self._gone[instance_id, key] = None
+        self._unknown |= instance.unknown_events
         self._seen[instance_id] = Memory(now, "" if twice or hidden else digest)
         return emitted
 
@@ -299,12 +301,18 @@ class RowMemory:
         if not self._gone:
             return []
         elsewhere = {key for _instance_id, key in self._kept}.union(self._arrived)
-        gone = [pair for pair in self._gone if pair[1] not in elsewhere]
-        if not self.versioned:
-            return gone
-        for pair in gone:
-            self.keep_gone(*pair)
-        return []
+        gone = []
+        for (instance_id, key), digest in self._gone.items():
+            if key in elsewhere:
+                continue
+            if key in self._unknown:
+                self._kept[instance_id, key] = digest
+                self.uncertain = True
+            elif self.versioned:
+                self.keep_gone(instance_id, key)
+            else:
+                gone.append((instance_id, key))
+        return gone
 
     def keep_gone(self, instance_id: str, key: str) -> None:
         """Remember a row that is gone as long as the target has not been told."""
@@ -335,12 +343,11 @@ class RowMemory:
         for instance_id, memory in (former.away | former.seen).items():
             if instance_id not in now:
                 memory.last_listed = min(memory.last_listed or former.observed_at or observed_at, observed_at)
-                if observed_at - memory.last_listed <= KEPT:
-                    away[instance_id] = memory
+                away[instance_id] = memory
         former.replication_key_value, former.observed_at = self.latest, observed_at
         former.seen, former.away = seen, away
         self.bookmark[business_id] = former
-        self._committed.add(business_id)
+        self._committed[business_id] = observed_at
 
     def _settle_arrived(self) -> None:
         """Forget each row that is new to an instance under every other one that does not list it: it has moved.
@@ -368,7 +375,15 @@ class RowMemory:
         if memory and memory.rows.pop(key, None) is not None:
             memory.digest = ""
 
-    # ------------------------------------------------------------------------------------------------------ versions
+    # ---------------------------------------------------------------------------------------------- the end of a run
+
+    def forget(self) -> None:
+        """Forget what was away for too long when its business was read: by now no other business has it."""
+        for business_id, observed_at in self._committed.items():
+            partition: RowPartition = self.bookmark[business_id]
+            for instance_id, memory in list(partition.away.items()):
+                if observed_at - (memory.last_listed or observed_at) > KEPT:
+                    del partition.away[instance_id]
 
     def activated(self) -> None:
         """Forget what the target deleted since it was not part of this run's version."""

@@ -47,9 +47,8 @@ class Run:
         self.read = 0  # businesses
         self.started = self.state_written = time.monotonic()
         self.streams: list[Any] = sorted(tap.streams.values(), key=lambda stream: STREAMS.index(type(stream)))
-        self.business, self.instances, self.webhooks, webhook_events, *histories = self.streams
-        self.remembering: list[RememberingStream] = [s for s in (self.webhooks, webhook_events) if s.selected]
-        self.stateful: list[SnapshotStream] = [*self.remembering, *(s for s in histories if s.selected)]
+        self.business, self.instances, self.webhooks, self.webhook_events, *histories = self.streams
+        self.remembering: list[RememberingStream] = [s for s in (self.webhooks, self.webhook_events) if s.selected]
         limit = self.business.ABORT_AT_RECORD_COUNT
         self.testing = limit == 1  # --test: no STATE. The SDK's test suite has a higher limit, and wants one.
         self.activate = tap.config["emit_activate_version_messages"] and limit is None
@@ -63,6 +62,9 @@ class Run:
         lacks_one = any(bookmark.keys() - ids for bookmark in self.bookmarks.values() if isinstance(bookmark, dict))
         for stream in self.streams:
             stream.open(self.bookmarks, activate=self.activate)
+        # A history that a map drops keeps its state, as one that is not selected does: its rows are told later.
+        told = [stream for stream in histories if stream.selected and not stream.writer.is_dropped]
+        self.stateful: list[SnapshotStream] = [*self.remembering, *told]
         if self.activate and not tap.config.get("businesses") and (lacks_one or not ids):
             # It may be a mistake of the server's, and a version would delete the rows of those.
             logger.warning("no ACTIVATE_VERSION: the server lists no businesses, or lacks one of an earlier run")
@@ -157,20 +159,21 @@ class Run:
     def sync_page(self, page: list[Instance], source: Source) -> None:
         """Write a page of instances, then their children."""
         self.instances.writer.write([instance.row for instance in page], source.observed_at)
-        if self.instances.writer.has_map or self.webhooks.writer.has_map:
+        if self.instances.writer.has_map:
             page = [instance for instance in page if self._passes(instance)]
-        for stream in self.remembering:
-            stream.emit(page, source)
+        for stream in (self.webhooks, self.webhook_events):
+            if stream.selected:
+                stream.emit(page, source)
+            else:
+                stream.hide(page)
 
     def _passes(self, instance: Instance) -> bool:
-        """Return whether the maps let an instance through, and note which of its webhooks they do not."""
-        if not self.instances.writer.passes(instance.row):
+        """Return whether the map lets an instance through; note if it does not."""
+        passes: bool = self.instances.writer.passes(instance.row)
+        if not passes:
             for stream in self.remembering:
                 stream.memory.hide(instance.id)
-            return False
-        passing = {row.key for row in instance.webhooks if self.webhooks.writer.passes(row.json)}
-        instance.hidden = {row.key for row in instance.webhooks} - passing
-        return True
+        return passes
 
     # --------------------------------------------------------------------------------------------------- how it ends
 
@@ -185,6 +188,8 @@ class Run:
     def end(self) -> None:
         """Report, activate if all went well, write the last STATE, and exit non-zero if not all went well."""
         self.report()
+        for stream in self.remembering:
+            stream.memory.forget()
         is_complete = not self.failed and not self.findings.faults
         if self.activate and is_complete:  # so nothing waits for a batch
             self.activate_versions()

@@ -80,10 +80,22 @@ class RememberingStream(SnapshotStream):
             self.bookmark, lambda row: xxh3_64_hexdigest(row, shape), whole=whole, versioned=versioned
         )
 
+    def hide(self, page: Sequence[Instance]) -> list[Row]:
+        """Note which rows the stream's own map filters out, with what is below them, and return them."""
+        out: list[Row] = []
+        for instance in page if self.writer.has_map else ():
+            rows: list[Row] = getattr(instance, self.name)
+            passing = {row.key for row in rows if row.key in instance.hidden or self.writer.passes(row.json)}
+            hidden = [row for row in rows if row.key not in passing]
+            instance.hidden.update(row.key for row in hidden)
+            out += hidden
+        return out
+
     def emit(self, page: Sequence[Instance], source: Source) -> None:
         """Write those rows of a page of instances that are not as remembered."""
         memory, rows_of = self.memory, attrgetter(self.name)
-        out: list[Row] = []
+        hidden = self.hide(page)
+        out = hidden if self.writer.has_copies else []  # copies have filters of their own
         for instance in page:
             if instance.is_unchanged:
                 memory.keep(instance.id)
@@ -98,7 +110,8 @@ class RememberingStream(SnapshotStream):
         for instance_id, webhook_id in self.memory.settle_gone():
             row: dict[str, Any] = dict.fromkeys(column_names(self.name, include_secrets=True))
             row.update(instance_id=instance_id, webhook_id=webhook_id, deleted_at=source.observed_at)
-            if self.writer.passes(encoded := encode(row)):
+            encoded = encode(row)
+            if self.writer.has_copies or self.writer.passes(encoded):
                 self.writer.write([encoded], source.observed_at)
             else:
                 self.memory.keep_gone(instance_id, webhook_id)

@@ -122,6 +122,7 @@ def run(  # noqa: PLR0913
             emitted += [row.key for row in out]
         gone += memory.settle_gone()
         memory.commit(business_id, START + timedelta(days=day))
+    memory.forget()
     return Run(emitted, gone, state_of(memory), memory)
 
 

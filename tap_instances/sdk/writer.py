@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from singer_sdk.batch import Batcher
 from singer_sdk.helpers._batch import SDKBatchMessage
-from singer_sdk.mapper import SameRecordTransform
+from singer_sdk.mapper import RemoveRecordTransform, SameRecordTransform
 from singer_sdk.singerlib.encoding.base import GenericSingerWriter
 from singer_sdk.singerlib.messages import Message, StateMessage
 from typing_extensions import override
@@ -94,6 +94,8 @@ class RecordWriter:
         self.deselection = b"" if len(kept) == len(columns) else ",".join(kept).encode()  # part of each row's digest
         self._maps = self._tap.mapper.stream_maps.get(stream.name, [])
         self.has_map = any(not isinstance(stream_map, SameRecordTransform) for stream_map in self._maps)
+        self.has_copies = len(self._maps) > 1  # those of other maps, by __source__
+        self.is_dropped = bool(self._maps) and all(isinstance(each, RemoveRecordTransform) for each in self._maps)
         flat = any(stream_map.flattening_enabled for stream_map in self._maps)
         self._is_direct = not (self.has_map or flat or self.deselection)
 
