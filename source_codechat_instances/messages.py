@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 from collections import Counter
@@ -13,7 +12,7 @@ import msgspec
 from singer_sdk.singerlib.messages import Message, StateMessage
 from typing_extensions import override
 
-from tap_instances.sdk.writer import CLOSED_PIPE, LineWriter, drop_stdout
+from tap_instances.sdk.writer import CLOSED_PIPE, LineWriter, drop_stdout, write_stdout
 
 # Airbyte's destinations keep, of the rows with a key, the one with the highest cursor. So the cursor is a column of
 # its own, which no row lacks: a deleted row has no updated_at, and an edited one may have an older one.
@@ -50,6 +49,7 @@ class AirbyteWriter(LineWriter):
         super().__init__()
         self.log = LogMessages(self)
         self.states: dict[str, Any] = {}  # configured stream -> its state, until the tap has one
+        self._whole = threading.Lock()  # threads log, too: nothing may come between the parts of a line
         self._running: set[str] = set()
         self._counts: Counter[str] = Counter()  # records since the last STATE
 
@@ -94,8 +94,8 @@ class AirbyteWriter(LineWriter):
     def send(self, *messages: dict[str, Any]) -> None:
         """Write messages; if nobody reads them any more, or they cannot be written, end."""
         try:
-            sys.stdout.buffer.write(_encode_lines(messages))
-            sys.stdout.flush()
+            with self._whole:
+                write_stdout(_encode_lines(messages))
         except OSError as error:
             if threading.current_thread() is not threading.main_thread():
                 return  # a thread that logs would end alone; the main thread's next message fails, too

@@ -46,6 +46,7 @@ from tests.kit.airbyte import (
 )
 from tests.kit.faults import BUSINESS, TOKEN, FaultServer, answer, echo, stall
 from tests.kit.faults import settings as settings_of
+from tests.kit.support import Unbuffered
 from tests.kit.wire import Wire, instance, webhook
 from tools.docs import ROOT
 
@@ -642,6 +643,22 @@ def test_a_pipe_that_closes_while_a_thread_logs_ends_the_main_thread(monkeypatch
         with pytest.raises(SystemExit) as end:
             writer.log.handle(line)
         assert end.value.code == 141
+
+
+def test_an_unbuffered_stdout_that_takes_a_part_at_a_time_gets_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Unbuffered()
+    monkeypatch.setattr("sys.stdout", out)
+    writer = AirbyteWriter()
+    line = logging.makeLogRecord({"msg": "x" * 1000, "levelno": logging.WARNING})
+    threads = [threading.Thread(target=lambda: [writer.log.handle(line) for _ in range(50)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(50):
+        writer.send({"type": "RECORD", "record": {"x": "y" * 1000}})
+    for thread in threads:
+        thread.join()
+    kinds = [json.loads(line)["type"] for line in out.raw.taken.splitlines()]
+    assert (kinds.count("LOG"), kinds.count("RECORD")) == (200, 50)
 
 
 @pytest.mark.parametrize("command", ["check", "read"])

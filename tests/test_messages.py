@@ -16,7 +16,7 @@ from tap_instances.columns import api_columns
 from tap_instances.tap import TapInstances
 from tests.kit.checked import BUSINESS, STREAMS, checked, read, settings
 from tests.kit.golden import DATA, messages
-from tests.kit.support import COUNTS, TOKEN, Run, discover, run_cli, select, sync
+from tests.kit.support import COUNTS, TOKEN, Run, Unbuffered, discover, run_cli, select, sync
 
 if TYPE_CHECKING:
     from requests_mock import Mocker
@@ -59,6 +59,12 @@ def test_a_program_that_catches_stdout_as_text_gets_them_too(codechat: CodeChat)
     with contextlib.redirect_stdout(io.StringIO()) as out:
         TapInstances(config=settings(codechat)).sync_all()
     assert messages(Run(0, out.getvalue(), "")) == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_an_unbuffered_stdout_that_takes_a_part_at_a_time_gets_them_whole(codechat: CodeChat) -> None:
+    with contextlib.redirect_stdout(Unbuffered()) as out:
+        TapInstances(config=settings(codechat)).sync_all()
+    assert messages(Run(0, out.raw.taken.decode(), "")) == GOLDEN.read_text(encoding="utf-8")
 
 
 def test_the_process_reads_a_catalog(codechat: CodeChat) -> None:

@@ -51,14 +51,20 @@ class LineWriter(GenericSingerWriter[bytes, Message]):
     def write(self, lines: bytes) -> None:
         """Write whole lines; end quietly if nobody reads them any more."""
         try:
-            if (buffer := getattr(sys.stdout, "buffer", None)) is None:
-                sys.stdout.write(lines.decode())  # a test's text stream
-            else:
-                buffer.write(lines)
-            sys.stdout.flush()
+            write_stdout(lines)
         except BrokenPipeError:
             drop_stdout()
             raise SystemExit(CLOSED_PIPE) from None
+
+
+def write_stdout(lines: bytes) -> None:
+    """Write all of this to stdout."""
+    if (buffer := getattr(sys.stdout, "buffer", None)) is None:
+        sys.stdout.write(lines.decode())  # a text stream
+    else:
+        while lines:  # an unbuffered one (PYTHONUNBUFFERED) may take a part at a time
+            lines = lines[buffer.write(lines) :]
+    sys.stdout.flush()
 
 
 def drop_stdout() -> None:

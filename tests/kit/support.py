@@ -65,6 +65,31 @@ class Run:
         return value
 
 
+class Parts(io.RawIOBase):
+    """A file that takes a part of what is written, as a pipe may whose reader is slow."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+
+    def writable(self) -> bool:
+        """Say so, as a file does."""
+        return True
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401
+        """Take some of it."""
+        part = bytes(data[:100])
+        self.taken += part
+        return len(part)
+
+
+class Unbuffered(io.TextIOWrapper):
+    """A stdout as PYTHONUNBUFFERED makes it."""
+
+    def __init__(self) -> None:
+        self.raw = Parts()
+        super().__init__(self.raw, write_through=True)  # type: ignore[arg-type]  # Python itself does so
+
+
 def run_cli(
     config: dict[str, Any] | None,
     *args: str,
