@@ -67,12 +67,11 @@ def log_line(process: subprocess.Popen[bytes], words: str) -> str:
     raise AssertionError(read.decode())
 
 
-def wait_until_the_pipe_is_full(process: subprocess.Popen[bytes]) -> None:
-    """Wait until nothing more goes into stdout: what is in it does not grow any more."""
-    assert process.stdout is not None
+def wait_until_the_pipe_is_full(pipe: IO[bytes]) -> None:
+    """Wait until nothing more goes into a pipe: what is in it does not grow any more."""
     before, deadline = -1, time.monotonic() + LATE
     while time.monotonic() < deadline:
-        now = struct.unpack("i", fcntl.ioctl(process.stdout, termios.FIONREAD, struct.pack("i", 0)))[0]
+        now = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, struct.pack("i", 0)))[0]
         if now >= PIPE // 2 and now == before:
             return
         before = now
@@ -137,7 +136,7 @@ def test_a_signal_ends_a_wait_for_the_next_try(number: int, code: int, tmp_path:
 @both_signals
 def test_a_signal_ends_a_write_that_nobody_reads(number: int, code: int, tmp_path: Path) -> None:
     with FaultServer(answer(200, BIG)) as server, started(settings(server.url), tmp_path) as process:
-        wait_until_the_pipe_is_full(process)
+        wait_until_the_pipe_is_full(process.stdout)
         process.send_signal(number)
         assert process.wait(timeout=LATE) == code
         out, log = process.communicate(timeout=LATE)
@@ -171,7 +170,7 @@ def test_a_killed_run_leaves_nothing_behind_and_the_next_one_is_whole(
     monkeypatch.setenv("TMPDIR", str(files))
     with FaultServer(answer(200, BIG)) as server:
         with started(settings(server.url), tmp_path) as process:
-            wait_until_the_pipe_is_full(process)
+            wait_until_the_pipe_is_full(process.stdout)
             process.kill()
             out, _ = process.communicate(timeout=LATE)
         assert list(files.iterdir()) == []
@@ -181,6 +180,47 @@ def test_a_killed_run_leaves_nothing_behind_and_the_next_one_is_whole(
         run = run_cli(settings(server.url))
     assert run.returncode == 0
     assert [len(run.records(stream)) for stream in ("instances", "webhooks")] == [len(INSTANCES)] * 2
+
+
+@both_signals
+def test_a_signal_ends_a_run_whose_log_nobody_reads(number: int, code: int, tmp_path: Path) -> None:
+    businesses = [{"business_id": f"b-{index}-{'x' * 400}", "auth_token": "token-of-it"} for index in range(100)]
+    with FaultServer(answer(503, b"")) as server:
+        config = {"api_url": server.url, "businesses": businesses, "concurrency": 100, "max_retries": 100}
+        with started(config, tmp_path) as process:
+            wait_until_the_pipe_is_full(process.stderr)
+            process.send_signal(number)
+            assert process.wait(timeout=LATE) == code
+
+
+# -------------------------------------------------------------------------------------------------------- a run's end
+
+HANDLERS: Final = """
+import atexit, logging
+
+class AtTheEnd(logging.Handler):
+    def __init__(self, path):
+        super().__init__()
+        self.lines = []
+        atexit.register(lambda: open(path, "w").write("\\n".join(self.lines)))
+
+    def emit(self, record):
+        self.lines.append(self.format(record))
+"""
+
+
+def test_what_is_to_be_done_at_the_exit_is_done(tmp_path: Path) -> None:
+    (tmp_path / "handlers.py").write_text(HANDLERS, encoding="utf-8")
+    handler = {"class": "handlers.AtTheEnd", "path": str(tmp_path / "log.txt")}
+    layout = {"version": 1, "handlers": {"end": handler}, "root": {"handlers": ["end"], "level": "INFO"}}
+    (tmp_path / "logging.yaml").write_text(json.dumps(layout), encoding="utf-8")
+    around = {"SINGER_SDK_LOG_CONFIG": str(tmp_path / "logging.yaml"), "PYTHONPATH": str(tmp_path)}
+    with FaultServer(answer(401, b"")) as server:
+        run = run_cli(settings(server.url), env=around)
+    assert run.returncode == 1
+    log = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert "401 Unauthorized" in log  # though the configuration disables the loggers that it does not name
+    assert "0 of 1 businesses read" in log
 
 
 # ------------------------------------------------------------------------------------------------------ closed pipes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-import signal
+import os
 import sys
 import warnings
 from copy import deepcopy
@@ -71,6 +71,7 @@ class SDKTap(Tap):
         # The SDK's steps and numbers are of use at DEBUG only.
         level = logging.NOTSET if logger.isEnabledFor(logging.DEBUG) else logging.WARNING
         self.logger.setLevel(level)
+        logger.disabled = False  # a logging configuration disables what it does not name, if it does not say otherwise
         logging.getLogger("urllib3").setLevel(level and logging.ERROR)  # it warns of odd headers with a traceback
         warnings.filterwarnings("ignore", "Python .* end of life")  # the SDK's, at each start: two lines of every log
         super().__init__(catalog=catalog, **kwargs)
@@ -107,10 +108,9 @@ class SDKTap(Tap):
 
     @override
     def _handle_termination(self, signum: int, frame: Any) -> NoReturn:
-        # The SDK writes a STATE and exits 0. A signal may come inside a write: nothing may follow half a line.
-        signal.signal(signum, signal.SIG_IGN)
-        drop_stdout()
-        raise SystemExit(128 + signum)
+        # The SDK writes a STATE and exits 0. A signal may come inside a write: nothing may follow half a line. And a
+        # thread may wait for somebody to read the log: whatever else is done could wait for that thread.
+        os._exit(128 + signum)
 
     # -------------------------------------------------------------------------------------------------- settings
 
