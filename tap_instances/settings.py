@@ -27,7 +27,7 @@ from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.plugin_base import JSONSchemaValidator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 logger = logging.getLogger("tap-instances")
 
@@ -46,6 +46,11 @@ _REFUSED_HEADERS: Final = {
 
 def _setting(kind: str, title: str, description: str, rules: Mapping[str, object]) -> dict[str, Any]:
     return {"type": [kind, "null"], "title": title, "description": description, **rules}
+
+
+def _object(required: Sequence[str], properties: Mapping[str, object]) -> dict[str, Any]:
+    rules = {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
+    return {**rules, "x-error": f"may hold {', '.join(properties)}, and nothing else"}
 
 
 _SECRET: Final = {"secret": True, "writeOnly": True}
@@ -116,10 +121,12 @@ SETTINGS: Final[dict[str, Any]] = {  # the SDK adds its own
     },
     "allOf": [{"properties": {  # more rules for the SDK's own
         "flattening_max_key_length": {"minimum": 26},  # a shorter one would rename columns
-        "batch_config": {"if": {"minProperties": 1}, "then": {"required": ["encoding", "storage"], "properties": {
-            "encoding": {"type": "object", "required": ["format"], "properties": {
-                "compression": {"const": "gzip", "x-error": "must be gzip: the SDK writes nothing else"}}},
-            "storage": {"type": "object", "required": ["root"], "properties": {"root": {"type": "string"}}}}}}}}],
+        "batch_config": {"if": {"minProperties": 1}, "then": _object(["encoding", "storage"], {
+            "batch_size": {"type": ["integer", "null"], "minimum": 1},
+            "encoding": _object(["format"], {
+                "format": {},
+                "compression": {"const": "gzip", "x-error": "must be gzip: the SDK writes nothing else"}}),
+            "storage": _object(["root"], {"root": {"type": "string"}, "prefix": {"type": ["string", "null"]}})})}}}],
 }  # fmt: skip
 
 # The ways to name businesses. With none of them, admin_token reads all.
@@ -150,6 +157,8 @@ def kind(schema: Mapping[str, Any]) -> str:
 
 def from_environment() -> dict[str, Any]:
     """Return the settings that are environment variables, or in ``.env`` in the working folder; refuse wrong ones."""
+    for name in [name for name, text in os.environ.items() if name.startswith(PREFIX) and not text.strip()]:
+        del os.environ[name]  # as if it were unset: .env may have it
     try:
         load_dotenv(".env", encoding="utf-8-sig")  # a variable that is set already stays
     except ValueError:

@@ -248,6 +248,23 @@ def test_an_unknown_setting_is_warned_of_with_the_one_that_may_be_meant(name: st
     assert "s3cr3t" not in run.stdout + run.stderr
 
 
+def test_an_empty_variable_hides_nothing_of_the_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", {**os.environ, "TAP_INSTANCES_BUSINESS_ID": " "})
+    (tmp_path / ".env").write_text("TAP_INSTANCES_BUSINESS_ID=b-17\n", encoding="utf-8")
+    given = {name: value for name, value in RIGHT.items() if name != "business_id"}
+    businesses = TapInstances(config=given, parse_env_config=True).config["businesses"]
+    assert [business["business_id"] for business in businesses] == ["b-17"]
+
+
+@pytest.mark.parametrize("name", ["auth_token", "admin_token", "headers"])
+def test_a_secret_with_half_a_pair_is_refused_by_name(name: str) -> None:
+    value: Any = {"apikey": "s3cr3t-\ud800"} if name == "headers" else "s3cr3t-\ud800"
+    [line] = refusals(RIGHT | {name: value})
+    assert line.startswith(name)
+    assert "s3cr3t" not in line
+
+
 @pytest.mark.parametrize("place", ["environment", ".env"])
 def test_an_unknown_variable_is_warned_of_as_a_setting_of_a_file_is(
     codechat: CodeChat, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
@@ -718,6 +735,13 @@ WRONG_BATCHES: Final[list[tuple[dict[str, Any], str]]] = [
     ({"encoding": {"format": "csv"}}, "batch_config.encoding.format must be one of jsonl, parquet"),
     ({"encoding": {}}, "batch_config.encoding.format is missing: set it"),
     ({"encoding": None}, "batch_config.encoding must be of type object"),
+    ({"encoding": {"format": "jsonl", "level": 9}}, "batch_config.encoding may hold format, compression, and nothing"),
+    ({"storage": {"root": "file:///b", "folder": "x"}}, "batch_config.storage may hold root, prefix, and nothing"),
+    ({"size": 5}, "batch_config may hold batch_size, encoding, storage, and nothing else"),
+    ({"batch_size": 0}, "batch_config.batch_size must be at least 1"),
+    ({"batch_size": -1}, "batch_config.batch_size must be at least 1"),
+    ({"batch_size": 1.5}, "batch_config.batch_size must be of type integer"),
+    ({"batch_size": "x"}, "batch_config.batch_size must be of type integer"),
     ({"storage": {}}, "batch_config.storage.root is missing: set it"),
     ({"encoding": {"format": "parquet"}}, "batch_config needs a library beside the tap: No module named 'pyarrow'"),
     ({"storage": {"root": "s3://bucket"}}, "batch_config needs a library beside the tap: Install s3fs"),
@@ -731,6 +755,12 @@ def test_batches_that_cannot_be_written_are_refused_with_what_to_install(change:
         assert find_spec(module) is None, "this test needs an environment without it"
     [line] = refusals(RIGHT | {"batch_config": BATCH | change})
     assert what in line
+
+
+def test_whole_batches_are_taken() -> None:
+    storage = {"root": "file:///batches", "prefix": "codechat-"}
+    assert refusals(RIGHT | {"batch_config": BATCH | {"batch_size": 1, "storage": storage}}) == []
+    assert refusals(RIGHT | {"batch_config": BATCH | {"batch_size": None, "storage": storage | {"prefix": None}}}) == []
 
 
 @pytest.mark.parametrize("nothing", [None, {}, ""])
