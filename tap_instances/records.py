@@ -18,10 +18,11 @@ from msgspec.structs import astuple
 from xxhash import xxh3_64_hexdigest
 
 from tap_instances.columns import api_columns, row_type
-from tap_instances.redact import MASK, is_secret, is_secret_text, mask_url
+from tap_instances.redact import MASK, is_secret, is_secret_text, mask_text, mask_url
 from tap_instances.values import (
     MISFIT,
     UTC,
+    add_key,
     decode,
     decoder,
     deep_recursion,
@@ -168,7 +169,7 @@ class ApiObject:
             self.parent.make_struct()
 
     def _place(self, name: str) -> Place:
-        path = self.prefix + name
+        path = self.prefix + (name if self.secrets else mask_text(name))
         is_text = not self.secrets and is_secret_text(path)
         where = f"{self.stream}.{MASK if is_text else path}"
         withheld = is_text or (not self.secrets and f"{where}.".startswith("instances.Auth."))
@@ -364,10 +365,7 @@ class Reader:
             if kept is not MISFIT:
                 if not is_known:
                     self.findings.unknown[where] = None
-                key = path
-                while key in extra:  # a key of its own that is spelled like the path of another
-                    key += "_"
-                extra[key] = kept
+                add_key(extra, path, kept)  # a key of its own may be spelled like the path of another
 
     def _without_secrets(self, name: str, value: Any, path: str, depth: int = 0) -> Any:  # noqa: ANN401
         """Return a key's value without the secrets in it; :data:`MISFIT` if all of it is one."""
@@ -377,7 +375,7 @@ class Reader:
             return MISFIT
         kind = type(value)
         if kind is str:
-            return value if "://" not in value or self.include_secrets else mask_url(value)
+            return value if self.include_secrets else mask_text(value)
         if kind is not dict and kind is not list:
             return value
         if depth == MAX_DEPTH:
@@ -387,7 +385,11 @@ class Reader:
             items = (self._without_secrets("", item, f"{path}[]", depth + 1) for item in value)
             return [item for item in items if item is not MISFIT]
         pairs = ((key, self._without_secrets(key, item, f"{path}.{key}", depth + 1)) for key, item in value.items())
-        return {key: item for key, item in pairs if item is not MISFIT}
+        kept: dict[str, Any] = {}
+        for key, item in pairs:
+            if item is not MISFIT:
+                add_key(kept, key if self.include_secrets else mask_text(key), item)
+        return kept
 
 
 _split: Final = msgspec.json.Decoder(dict[str, Raw]).decode

@@ -101,6 +101,11 @@ def is_secret_text(text: str) -> bool:
     )
 
 
+def mask_text(text: str) -> str:
+    """Hide what :func:`mask_url` hides, if this is a URL."""
+    return mask_url(text) if "://" in text else text
+
+
 def mask_url(url: str) -> str:
     """Hide a URL's password and the values of its secret query and fragment parameters; leave the rest as it is."""
     if "@" in url:
@@ -164,7 +169,8 @@ class ScrubbingFormatter(logging.Formatter):
 def scrub_logs(secrets: Iterable[str]) -> None:
     """Hide these secrets, and those of earlier calls, from now on: in :func:`scrub` and in the present log handlers."""
     for secret in filter(None, secrets):  # as it is, in a URL, in JSON
-        _hidden.update((secret, quote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1]))
+        quoted = [quote(secret, safe, errors="replace") for safe in ("/", "")]
+        _hidden.update((secret, *quoted, json.dumps(secret)[1:-1]))
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", ())}
     # The last resort writes the warnings of a program whose loggers have no handler.

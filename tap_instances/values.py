@@ -101,11 +101,15 @@ def _clean(value: Any) -> Any:  # noqa: ANN401
         return value
     result: dict[str, Any] = {}
     for key, item in value.items():
-        name = clean_text(key)
-        while name in result:  # two keys that differ only in what was removed from them
-            name += "_"
-        result[name] = _clean(item)
+        add_key(result, clean_text(key), _clean(item))
     return result
+
+
+def add_key(target: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401
+    """Add a key to an object; if it has this key already, the new one gets an underscore."""
+    while key in target:
+        key += "_"
+    target[key] = value
 
 
 def clean_text(text: str) -> str:

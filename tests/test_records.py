@@ -549,6 +549,18 @@ def test_a_url_beside_the_columns_is_masked_too() -> None:
     }
 
 
+def test_a_url_in_the_place_of_a_key_is_masked_too() -> None:
+    url, masked = "https://user:{}@a.example", "https://user:***@a.example"
+    nested = {url.format("one"): 1, url.format("two"): 2, "https://a.example/?key=three": {"a": 4}}
+    row, _ = instance(make_reader(), things=nested, **{url.format("four"): 5})
+    assert row["additional_properties"] == {
+        "things": {masked: 1, f"{masked}_": 2, "https://a.example/?key=***": {"a": 4}},
+        masked: 5,
+    }
+    row, _ = instance(make_reader(include_secrets=True), things=nested)
+    assert row["additional_properties"] == {"things": nested}
+
+
 def test_a_text_that_is_not_a_url_is_left_as_it_is() -> None:
     row, _ = instance(make_reader(), note="as ever?token=1", address="u:p@a.example")
     assert row["additional_properties"] == {"address": "u:p@a.example", "note": "as ever?token=1"}
