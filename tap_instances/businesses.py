@@ -31,10 +31,10 @@ def find_businesses(named: Mapping[str, str | None], listed: Sequence[Mapping[st
 
     A missing token is the one in the list. The order is that of ``named``, or of the list.
     """
-    live = _read([item for item in listed if item.get("deletedAt") is None])
+    live = _read([item for item in listed if not item.get("deletedAt")])
     if not named:
         return list(live.values())
-    known = _read([item for item in listed if item.get("deletedAt") is not None]) | live
+    known = _read([item for item in listed if item.get("deletedAt")]) | live
     known |= {business_id: Business(business_id, token) for business_id, token in named.items() if token}
     not_listed = "the server does not list it: check its business_id, or set its auth_token"
     return [known.get(business_id) or Business(business_id, "", not_listed) for business_id in named]

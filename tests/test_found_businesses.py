@@ -107,6 +107,12 @@ def test_a_deleted_business_is_read_if_it_is_named() -> None:
         assert synced(sync(config(server.url, "b-1"))) == ["b-1"]
 
 
+@pytest.mark.parametrize("deleted", [None, "", False, 0])
+def test_a_business_lives_as_long_as_its_deletion_says_nothing(deleted: object) -> None:
+    with FaultServer(good, businesses=listing({**item("b-1"), "deletedAt": deleted})) as server:
+        assert synced(sync(config(server.url))) == ["b-1"]
+
+
 def test_a_deleted_namesake_is_passed_over() -> None:
     gone = item("b-1", "not-a-real-old-token", deleted="2025-01-01T00:00:00Z")
     with FaultServer(good, businesses=listing(gone, item("b-1"))) as server:
@@ -191,6 +197,12 @@ ALONE: Final[dict[str, tuple[tuple[str, ...], list[dict[str, Any]], str, str]]] 
         "its token in the server's list is not a valid",
     ),
     "an object for an id": ((), [item("b-1"), item({}), item("b-1", deleted=1)], "number 2", "its businessId in the"),
+    "half a pair in a token": (
+        (),
+        [item("b-9", "x\ud800"), item("b-1")],
+        "b-9",
+        "its token in the server's list is not",
+    ),
     "a named bad token": (("b-1", "b-9"), [item("b-9", "a\nb"), item("b-1")], "b-9", "its token in the server's list"),
     "twice": ((), [item("b-9"), item("b-1"), item("b-9")], "b-9", "the server lists it more than once"),
     "named twice": (("b-1", "b-9"), [item("b-9"), item("b-1"), item("b-9")], "b-9", "the server lists it more than"),
