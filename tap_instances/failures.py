@@ -35,6 +35,7 @@ NETWORK_ERRORS: Final[dict[type[BaseException], str]] = {
     ConnectionError: "",
     IncompleteRead: "the response was cut short",
     HTTPException: "the response is not HTTP",
+    exceptions.InvalidHeader: "the response is not HTTP",
     exceptions.ProtocolError: "the response was cut short",
     Exception: "",
 }
@@ -86,7 +87,7 @@ def network_failure(error: Exception, timeout: int, api_url: str, *, responded: 
         causes.append(cause)
     if isinstance(error, requests.TooManyRedirects):
         return SnapshotError("redirected too often", CHECK_URL)
-    if isinstance(error, (ValueError, TypeError)):
+    if isinstance(error, (ValueError, TypeError)) and not isinstance(error, requests.exceptions.InvalidHeader):
         if responded:
             return SnapshotError("redirected to something other than http(s)", CHECK_URL)
         return SnapshotError("not an http(s) address", "check api_url, HTTP_PROXY and HTTPS_PROXY")
@@ -101,7 +102,7 @@ def network_failure(error: Exception, timeout: int, api_url: str, *, responded: 
         reason, advice = f"{reason}, at the proxy", "check HTTP_PROXY and HTTPS_PROXY, or name the server in NO_PROXY"
     elif not responded and (kind in WRONG_SCHEME or "handshake" in str(causes[-1])):
         advice += "; " + (MAYBE_HTTP if api_url.startswith("https:") else MAYBE_HTTPS)
-    return SnapshotError(reason, advice, transient=True)
+    return SnapshotError(reason, advice, transient="Tunnel connection failed: 4" not in words)  # a proxy's 407, say
 
 
 def _tls_failure(causes: Sequence[BaseException], *, at_proxy: bool) -> SnapshotError | None:
