@@ -80,22 +80,19 @@ class RememberingStream(SnapshotStream):
             self.bookmark, lambda row: xxh3_64_hexdigest(row, shape), whole=whole, versioned=versioned
         )
 
-    def hide(self, page: Sequence[Instance]) -> list[Row]:
-        """Note which rows the stream's own map filters out, with what is below them, and return them."""
-        out: list[Row] = []
+    def hide(self, page: Sequence[Instance]) -> None:
+        """Note which rows the stream's own map filters out, and so what is below them."""
         for instance in page if self.writer.has_map else ():
             rows: list[Row] = getattr(instance, self.name)
             passing = {row.key for row in rows if row.key in instance.hidden or self.writer.passes(row.json)}
-            hidden = [row for row in rows if row.key not in passing]
-            instance.hidden.update(row.key for row in hidden)
-            out += hidden
-        return out
+            instance.hidden.update(row.key for row in rows if row.key not in passing)
 
     def emit(self, page: Sequence[Instance], source: Source) -> None:
         """Write those rows of a page of instances that are not as remembered."""
         memory, rows_of = self.memory, attrgetter(self.name)
-        hidden = self.hide(page)
-        out = hidden if self.writer.has_copies else []  # copies have filters of their own
+        if not self.writer.has_copies:  # they have filters of their own
+            self.hide(page)
+        out: list[Row] = []
         for instance in page:
             if instance.is_unchanged:
                 memory.keep(instance.id)
@@ -103,6 +100,8 @@ class RememberingStream(SnapshotStream):
                 out += memory.compare(instance, rows_of(instance))
         memory.latest = max(filter(None, [memory.latest, *(row.updated_at for row in out)]), default=None)
         self.writer.write([row.json for row in out], source.observed_at)
+        if self.writer.has_copies:
+            self.hide(page)
 
     @override
     def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:

@@ -126,6 +126,14 @@ def test_an_instance_is_forgotten_by_a_good_read_of_its_business_only(tables: Ta
     assert emitted(tables.sync(a=[phone("w1")], b=[OTHER])) == ["-w2"]
 
 
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_an_instance_that_moves_after_months_is_compared_before_it_is_forgotten(tables: Tables, order: str) -> None:
+    tables.sync(a=[phone("w1", "w2")], b=[])
+    tables.days(365)
+    now: dict[str, Listed] = {"a": [], "b": [phone("w1")]}
+    assert emitted(tables.sync(**{business: now[business] for business in order})) == ["-w2"]
+
+
 def test_a_business_that_failed_for_months_still_tells_what_is_gone(tables: Tables) -> None:
     tables.sync(a=[phone("w1", "w2")], b=[OTHER])
     for _ in range(3):
@@ -403,6 +411,51 @@ def test_what_went_while_a_stream_was_dropped_is_told_when_it_is_back(tables: Ta
     assert set(tables.live) == {"w1"}
 
 
+@pytest.mark.parametrize("hides", [None, {"__filter__": "messages_upsert == False"}], ids=["dropped", "filtered"])
+def test_events_that_their_own_map_hides_come_when_they_pass(tables: Tables, hides: dict[str, str] | None) -> None:
+    maps = {"stream_maps": {"webhook_events": hides}}
+    hidden = tables.sync(maps, a=[phone("w1", "w2")])
+    assert (ids(hidden, "webhooks"), ids(hidden, "webhook_events")) == (["w1", "w2"], [])
+    again = tables.sync(maps, a=[phone("w1", "w2")])
+    assert (ids(again, "webhooks"), ids(again, "webhook_events")) == ([], [])
+    shown = tables.sync(a=[phone("w1", "w2")])
+    assert (ids(shown, "webhooks"), ids(shown, "webhook_events")) == ([], ["w1", "w2"])
+
+
+@pytest.mark.parametrize("deselected", [False, True], ids=["all", "webhooks deselected"])
+def test_events_of_a_hidden_webhook_are_hidden_from_copies_too(tables: Tables, *, deselected: bool) -> None:
+    maps = {"webhooks": {"__filter__": "webhook_id != 'w2'"}, "copy": {"__source__": "webhook_events"}}
+    catalog = {"catalog": select(discover(), *(name for name in ALL if name != "webhooks"))} if deselected else {}
+    run = tables.sync({"stream_maps": maps, **catalog}, a=[phone("w1", "w2")])
+    assert ids(run, "copy") == ids(run, "webhook_events") == ["w1"]
+
+
+@pytest.mark.parametrize("own", [None, {"__filter__": "webhook_id == 'w1'"}], ids=["dropped", "filtered"])
+def test_a_copy_of_webhooks_has_a_filter_of_its_own(tables: Tables, own: dict[str, str] | None) -> None:
+    maps = {"stream_maps": {"webhooks": own, "copy": {"__source__": "webhooks", "__filter__": "webhook_id != 'w1'"}}}
+    assert ids(tables.sync(maps, a=[phone("w1", "w2", "w3")]), "copy") == ["w2", "w3"]
+    assert ids(tables.sync(maps, a=[phone("w1", "w2")]), "copy") == ["-w3"]
+    last = tables.sync(maps, a=[phone("w1", "w2")])
+    assert ids(last, "copy") == ids(last, "webhooks") == []
+
+
+def test_a_history_that_a_map_drops_tells_later_what_happened_meanwhile(tables: Tables) -> None:
+    dropped = {"stream_maps": {"connection_changes": None, "observations": None}}
+    tables.sync(a=[phone("w1")])
+    run = tables.sync(dropped, a=[OTHER])
+    assert run.records("connection_changes") == run.records("observations") == []
+    back = tables.sync(a=[OTHER])
+    assert [(row["instance_id"], row["change_type"]) for row in back.records("connection_changes")] == [
+        ("i9", "connected"),
+        ("i1", "disconnected"),
+    ]
+    first = tables.target.tables["observations"]
+    assert len(first) == 2
+    assert {row["previous_observed_at"] for row in back.records("observations")} <= {
+        row["observed_at"] for row in first.values()
+    }
+
+
 def test_a_version_deletes_what_is_hidden_and_it_comes_whole(tables: Tables) -> None:
     everything = [phone("w1", "w2"), OTHER]
     tables.sync(FULL_TABLE, a=everything)
@@ -526,6 +579,18 @@ def test_an_instance_that_two_businesses_list_is_remembered_once(tables: Tables)
 
 
 # ------------------------------------------------------------------------------------- a webhook id twice, or moving
+
+
+def test_events_of_a_webhook_that_moves_while_they_are_missing_are_kept(tables: Tables) -> None:
+    tables.sync(a=[phone("w1"), phone(name="i2")])
+    moved = webhook("w1")
+    del moved["WebhookEvents"]
+    run = tables.sync(a=[phone(), instance("i2", moved)])
+    assert (ids(run, "webhooks"), ids(run, "webhook_events")) == (["w1"], [])
+    assert [line for line in run.lines("WARNING") if "webhooks.WebhookEvents" in line]
+    back = tables.sync(a=[phone(), phone("w1", name="i2")])
+    assert (ids(back, "webhooks"), ids(back, "webhook_events")) == ([], ["w1"])
+    assert tables.live == {"w1": "i2"}
 
 
 def named(key: str, name: str) -> dict[str, Any]:
