@@ -6,6 +6,8 @@ import logging
 import signal
 import sys
 
+from tap_instances.__main__ import check_log_level
+
 
 def main() -> None:
     """Run Airbyte's command line."""
@@ -14,6 +16,7 @@ def main() -> None:
     logging.captureWarnings(capture=True)  # stderr stays quiet: warnings become LOG messages
     if sys.stdout is None:  # started with ">&-"
         sys.exit("stdout is closed: what the source writes goes there")
+    check_log_level()
     from source_codechat_instances.source import run  # noqa: PLC0415
 
     sys.exit(run(sys.argv[1:]))

@@ -11,6 +11,16 @@ import sys
 from pathlib import Path
 
 
+def check_log_level() -> None:
+    """End with one line if the environment names a log level that does not exist: the SDK ends in a traceback."""
+    for name in ("TAP_INSTANCES_LOGLEVEL", "LOGLEVEL"):
+        text = os.environ.get(name, "")
+        if not text.strip():
+            os.environ.pop(name, None)
+        elif not isinstance(logging.getLevelName(text.upper()), int):
+            sys.exit(f"{name} must be DEBUG, INFO, WARNING, ERROR or CRITICAL: correct it, or unset it")
+
+
 def main() -> None:
     """Run the tap's command line."""
     # Ctrl-C during the imports ends the process without a traceback. The tap sets a handler of its own later.
@@ -20,18 +30,14 @@ def main() -> None:
 
     gc.freeze()
     gc.enable()
-    # The SDK sets up logging with these, and ends in a traceback where one is wrong.
-    levels, config = ("TAP_INSTANCES_LOGLEVEL", "LOGLEVEL"), "SINGER_SDK_LOG_CONFIG"
-    for name in (*levels, config):
-        text = os.environ.get(name, "")
-        if not text.strip():
-            os.environ.pop(name, None)
-        elif name in levels and not isinstance(logging.getLevelName(text.upper()), int):
-            sys.exit(f"{name} must be DEBUG, INFO, WARNING, ERROR or CRITICAL: correct it, or unset it")
+    check_log_level()
+    config = os.environ.get("SINGER_SDK_LOG_CONFIG", "")
+    if not config.strip():
+        os.environ.pop("SINGER_SDK_LOG_CONFIG", None)
     try:
-        if config in os.environ:
-            Path(os.environ[config]).read_bytes()  # of a missing file the SDK only warns
-        command = TapInstances.cli
+        if config.strip():
+            Path(config).read_bytes()  # of a missing file the SDK only warns
+        command = TapInstances.cli  # it sets up logging
     except Exception:  # noqa: BLE001 (whatever a file may hold)
         sys.exit("SINGER_SDK_LOG_CONFIG must name a YAML file with a logging configuration: correct it, or unset it")
     try:

@@ -645,6 +645,13 @@ def test_a_pipe_that_closes_while_a_thread_logs_ends_the_main_thread(monkeypatch
         assert end.value.code == 141
 
 
+def test_a_log_level_that_does_not_exist_is_one_line() -> None:
+    around = {**os.environ, "LOGLEVEL": "loud"}
+    done = subprocess.run([*COMMAND, "spec"], env=around, capture_output=True, text=True, timeout=LATE, check=False)  # noqa: S603
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "LOGLEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL: correct it, or unset it\n"
+
+
 def test_an_unbuffered_stdout_that_takes_a_part_at_a_time_gets_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     out = Unbuffered()
     monkeypatch.setattr("sys.stdout", out)
