@@ -31,16 +31,16 @@ def find_businesses(named: Mapping[str, str | None], listed: Sequence[Mapping[st
 
     A missing token is the one in the list. The order is that of ``named``, or of the list.
     """
-    live = _read([item for item in listed if not item.get("deletedAt")])
+    live = _from_list([item for item in listed if not item.get("deletedAt")])
     if not named:
         return list(live.values())
-    known = _read([item for item in listed if item.get("deletedAt")]) | live
+    known = _from_list([item for item in listed if item.get("deletedAt")]) | live
     known |= {business_id: Business(business_id, token) for business_id, token in named.items() if token}
     not_listed = "the server does not list it: check its business_id, or set its auth_token"
     return [known.get(business_id) or Business(business_id, "", not_listed) for business_id in named]
 
 
-def _read(items: Sequence[Mapping[str, Any]]) -> dict[str, Business]:
+def _from_list(items: Sequence[Mapping[str, Any]]) -> dict[str, Business]:
     """Return id -> the business with its token, or with the problem that keeps it from being read."""
     businesses: dict[str, Business] = {}
     for number, item in enumerate(items, 1):

@@ -1,7 +1,7 @@
 """HTTP client for one CodeChat server: requests, authentication, redirects, retries, several businesses at a time.
 
-With :mod:`tap_instances.responses`, the only module that knows HTTP. What it returns is a :class:`Snapshot` of a
-complete and valid response, or a :class:`SnapshotError` whose text tells a person what to do.
+What it gives of a business is a :class:`Snapshot` of a complete and valid response, or a :class:`SnapshotError` whose
+text tells a person what to do.
 """
 
 from __future__ import annotations

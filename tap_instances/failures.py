@@ -23,7 +23,7 @@ CHECK_URL: Final = "check api_url: it must be CodeChat's base URL, without /api/
 REACH: Final = "see that the server is up and that this machine can reach it"
 MAYBE_HTTPS: Final = "if this port has TLS, change http to https in api_url"
 MAYBE_HTTP: Final = "if this port has no TLS, change https to http in api_url"
-# Network exceptions -> what they mean; the first that fits. Without words: the operating system's.
+# Network exceptions -> what they mean: the first in this order that any cause is. Without words: the system's.
 NETWORK_ERRORS: Final[dict[type[BaseException], str]] = {
     exceptions.NameResolutionError: "the host name has no address",
     exceptions.NewConnectionError: "",  # derives from ConnectTimeoutError without being one

@@ -133,7 +133,7 @@ def _bookmark(stream: str, raw: Raw, kind: type[Partition], businesses: Collecti
         logger.warning("the state of %s is not understood: it is synced in full", stream)
         return {}
     read = [(entry, *_partition(entry, kind)) for entry in entries]
-    count = Counter(business_id for _entry, business_id, _partition in read)
+    count = Counter(business_id for _, business_id, _ in read)
     bookmark: Bookmark = {}
     for entry, business_id, partition in read:
         if partition and count[business_id] == 1:
@@ -165,13 +165,15 @@ def _upgrade(old: dict[str, Any]) -> dict[str, Any]:
 
     Lists of ids were one string, and so was what is remembered of an instance: ``digest=id digest=id``.
     """
+    if old["version"] != 1:
+        raise ValueError
     seen = old.get("seen")
     if isinstance(seen, str):
         seen = [unquote(entry) for entry in seen.split()]
     elif seen is not None:
         entries = {key: [entry.split("=", 1) for entry in memory.split()] for key, memory in seen.items()}
         seen = {key: {"rows": {unquote(row): digest for digest, row in pairs}} for key, pairs in entries.items()}
-    return {**old, "seen": seen, "version": {1: VERSION}[old["version"]]}
+    return {**old, "seen": seen, "version": VERSION}
 
 
 def to_state(bookmarks: Mapping[str, Bookmark | Raw]) -> dict[str, Any]:

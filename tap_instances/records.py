@@ -115,7 +115,7 @@ class Place(NamedTuple):
 
     path: str  # from the stream's own object
     where: str  # the same, with the stream, for people
-    is_known: bool  # some column has this key
+    is_known: bool  # to a schema
     withheld: bool  # whatever its value is
 
 

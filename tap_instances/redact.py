@@ -1,4 +1,4 @@
-"""What is a secret, and how it is hidden: in rows, in URLs, in log lines. Pure functions and one log formatter."""
+"""What is a secret, and how it is hidden: in rows, in URLs, in log lines. It knows the secrets of the settings."""
 
 from __future__ import annotations
 
@@ -78,18 +78,11 @@ def is_secret(name: str, value: object) -> bool:
 
     A boolean, a null and a date-time are harmless under any name, unless that name is a secret itself (a JWT, say).
     """
-    by_name, by_itself = _secrecy(name)
-    if by_itself:
+    if is_secret_text(name):
         return True
     if isinstance(value, str):
-        return is_secret_text(value) or (by_name and not _DATE_TIME.fullmatch(value))
-    return by_name and not (value is None or isinstance(value, bool))
-
-
-@lru_cache(maxsize=1024)
-def _secrecy(name: str) -> tuple[bool, bool]:
-    """Return whether a name is a secret's, and whether it is a secret itself."""
-    return is_secret_name(name), is_secret_text(name)
+        return is_secret_text(value) or (is_secret_name(name) and not _DATE_TIME.fullmatch(value))
+    return is_secret_name(name) and not (value is None or isinstance(value, bool))
 
 
 def is_secret_text(text: str) -> bool:

@@ -58,7 +58,7 @@ class Run:
         ids = {business.id for business in businesses}
         kinds = {stream.name: stream.bookmark_type for stream in self.streams}
         self.bookmarks = read_bookmarks(tap.given_state, kinds, ids)
-        # Of businesses that are not listed, partitions that are not understood are kept as they came.
+        # Those that are not understood have no name here: they count, too.
         lacks_one = any(bookmark.keys() - ids for bookmark in self.bookmarks.values() if isinstance(bookmark, dict))
         for stream in self.streams:
             stream.open(self.bookmarks, activate=self.activate)
@@ -70,11 +70,11 @@ class Run:
             logger.warning("no ACTIVATE_VERSION: the server lists no businesses, or lacks one of an earlier run")
             self.activate = False
         include_secrets = tap.config["include_secrets"]
-        rows = [(load_schema(stream.name), stream.writer.deselection) for stream in self.remembering]
+        rows = [(load_schema(stream.name), stream.writer.selected_columns) for stream in self.remembering]
         shape = xxh3_64_intdigest(encode([tap.plugin_version, include_secrets, rows]))
         self.reader = Reader(include_secrets=include_secrets, shape=shape)
         self.findings = self.reader.findings
-        # Else each webhook is asked for: by the stream's map, or to count what is listed.
+        # Otherwise each webhook must be seen: by the stream's map, or to be counted.
         if self.webhooks.selected and not self.webhooks.writer.has_map:
             self.reader.remembered = self._remembered()
 
@@ -98,7 +98,7 @@ class Run:
                 stream.writer.open(stack)
             outcomes = stack.enter_context(closing(self.tap.client.snapshots(self.businesses)))
             try:
-                for number, business in enumerate(self.businesses, 1):
+                for number, business in enumerate(self.businesses, 1):  # not zip, which would hold one more body
                     self.sync_business(business.id, next(outcomes), number)
                     if time.monotonic() - self.state_written >= STATE_INTERVAL:
                         self.write_state()

@@ -33,6 +33,7 @@ logger = logging.getLogger("tap-instances")
 
 PREFIX: Final = "TAP_INSTANCES_"  # of the settings' environment variables
 TOKEN: Final = r"^[\x21-\x7e]+$"  # noqa: S105
+# Without control characters, those that are not seen, and those that change the direction of writing.
 BUSINESS_ID: Final = r"^(?!\.\.?$)[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]+$"
 _HEADER_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # a token of RFC 9110
 _REFUSED_HEADERS: Final = {

@@ -36,10 +36,13 @@ class SnapshotStream(SDKStream):
             self.bookmark = bookmarks.setdefault(self.name, {})
 
     def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
-        """Write what only a whole list tells: its instances' ids, and how many webhooks they have."""
+        """Write the rows that need the whole list.
+
+        ``instances`` are the ids that it has, ``webhooks`` is how many webhooks those have.
+        """
 
     def commit(self, source: Source, instances: Collection[str]) -> None:
-        """Remember a business of which every row was written."""
+        """Remember a business; called when every row of it was written."""
 
     def remember(self, source: Source, **values: Any) -> None:  # noqa: ANN401
         """Remember a business with these values, in the place of what was."""
@@ -75,7 +78,8 @@ class RememberingStream(SnapshotStream):
     def open(self, bookmarks: dict[str, Any], *, activate: bool) -> None:
         super().open(bookmarks, activate=activate)
         whole, versioned = self.replication_method == FULL_TABLE, self.writer.version is not None
-        shape = xxh3_64_intdigest(self.writer.deselection) if self.writer.deselection else 0
+        columns = self.writer.selected_columns
+        shape = xxh3_64_intdigest(columns) if columns else 0
         self.memory = RowMemory(
             self.bookmark, lambda row: xxh3_64_hexdigest(row, shape), whole=whole, versioned=versioned
         )

@@ -40,7 +40,7 @@ class TapInstances(SDKTap):
 
     # -------------------------------------------------------------------------------------------------------- a run
 
-    def sync_all(self) -> None:  # type: ignore[misc]  # the SDK declares it final; its Stream.sync is entered so
+    def sync_all(self) -> None:  # type: ignore[misc]  # the SDK declares it final
         """Sync every business; exit non-zero if one failed, which :attr:`failed` then tells, or a record had no key."""
         if any(stream.selected for stream in self.streams.values()):
             run = Run(self, self._businesses())
@@ -57,7 +57,7 @@ class TapInstances(SDKTap):
             try:
                 listed = self.client.list_businesses(self.config["admin_token"])
             except SnapshotError as error:
-                logger.error("the list of businesses: %s", error)  # noqa: TRY400 (one line for people)
+                logger.error("the list of businesses: %s", error)  # noqa: TRY400 (one readable line; the traceback goes to DEBUG)
                 self.failed = {"the list of businesses": error}
                 raise SystemExit(1) from error
         businesses = find_businesses(named, listed)

@@ -20,7 +20,7 @@ logger = logging.getLogger("tap-instances")
 class SDKStream(Stream):
     """A stream whose rows come from a business's snapshot.
 
-    Subclasses set ``name``, ``primary_keys``, ``parent_stream_type``, and say which rows a page holds.
+    Subclasses set ``name``, ``primary_keys`` and ``parent_stream_type``.
     """
 
     TYPE_CONFORMANCE_LEVEL = TypeConformanceLevel.ROOT_ONLY  # rows are flat, and fit already

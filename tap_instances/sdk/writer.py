@@ -83,7 +83,7 @@ class RecordWriter:
     """Writes one stream's rows during one run."""
 
     def __init__(self, stream: SDKStream, *, activate: bool) -> None:
-        """Find the shortest way that gives the messages asked for.
+        """Let rows go out as they are, but where a map, flattening or deselection needs them as objects.
 
         With ``activate``, the records of a FULL_TABLE stream carry a version, the same in the whole run.
         """
@@ -97,13 +97,14 @@ class RecordWriter:
         self._batches: dict[str, list[bytes]] = {}
         columns, declared = stream.schema["properties"], stream.effective_schema.get("properties", {})
         kept = [name for name in columns if name in declared and stream.mask["properties", name]]
-        self.deselection = b"" if len(kept) == len(columns) else ",".join(kept).encode()  # part of each row's digest
+        # Part of each row's digest; empty if it is all of them.
+        self.selected_columns = b"" if len(kept) == len(columns) else ",".join(kept).encode()
         self._maps = self._tap.mapper.stream_maps.get(stream.name, [])
         self.has_map = any(not isinstance(stream_map, SameRecordTransform) for stream_map in self._maps)
         self.has_copies = len(self._maps) > 1  # those of other maps, by __source__
         self.is_dropped = bool(self._maps) and all(isinstance(each, RemoveRecordTransform) for each in self._maps)
         flat = any(stream_map.flattening_enabled for stream_map in self._maps)
-        self._is_direct = not (self.has_map or flat or self.deselection)
+        self._is_direct = not (self.has_map or flat or self.selected_columns)
 
     def open(self, stack: ExitStack) -> None:
         """Write the SCHEMA, once per run, and count records until the stack closes."""
@@ -162,7 +163,7 @@ class RecordWriter:
 
     @contextmanager
     def _expressions(self) -> Iterator[None]:
-        """Whatever an expression of a stream map fails with, it is the user's to correct."""
+        """Turn whatever a stream map's expression raises into a :class:`SyncError`: it is the user's to correct."""
         try:
             yield
         except Exception as error:
