@@ -20,9 +20,10 @@ from urllib.parse import unquote
 
 import msgspec
 from msgspec import Raw, Struct
+from xxhash import xxh3_64_hexdigest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from tap_instances.records import Instance, Row
 
@@ -194,14 +195,12 @@ class RowMemory:
     A row that has a digest is remembered under one instance: whatever else lists it lists a row that is new to it.
     """
 
-    def __init__(
-        self, bookmark: Bookmark, digest: Callable[[bytes], str], *, whole: bool = False, versioned: bool = False
-    ) -> None:
-        """Take what is remembered, and what makes the digest of a row's JSON.
+    def __init__(self, bookmark: Bookmark, *, shape: int = 0, whole: bool = False, versioned: bool = False) -> None:
+        """Take what is remembered; ``shape`` is a digest of whatever else than a row's JSON makes it another row.
 
         ``whole`` emits every row (FULL_TABLE); ``versioned`` leaves it to ACTIVATE_VERSION to tell what is gone.
         """
-        self.bookmark, self.digest, self.whole, self.versioned = bookmark, digest, whole, versioned
+        self.bookmark, self.shape, self.whole, self.versioned = bookmark, shape, whole, versioned
         self.unchanged = 0  # rows that were left out, since they are as remembered
         self.uncertain = False  # whether rows were kept of which nothing is known now
         self._committed: dict[str, datetime] = {}  # business -> when it was read
@@ -273,17 +272,23 @@ class RowMemory:
         known = memory.rows if memory else {}
         if hidden:
             rows = [row for row in rows if row.key not in hidden]
-        now = {row.key: self.digest(row.json) for row in rows}
+        shape = self.shape
+        now = {row.key: xxh3_64_hexdigest(row.json, shape) for row in rows}
         listed_before = self._seen.get(instance_id)
         twice = listed_before is not None or len(now) < len(rows)
         if twice:  # which is right cannot be known: all rows are emitted at every run
             now = dict.fromkeys([*(listed_before.rows if listed_before else ()), *now], "")
         emitted = rows
-        if known and not (self.whole or twice):
-            emitted = [row for row in rows if known.get(row.key) != now[row.key]]
-            self.unchanged += len(rows) - len(emitted)
-        self._arrived += [key for key in now if twice or not known.get(key)]
-        for key in [key for key in known if key not in now]:
+        arrived: Iterable[str] = now
+        if known and not twice:
+            arrived = [key for key in now if not known.get(key)]
+            if not self.whole:
+                emitted = [row for row in rows if known.get(row.key) != now[row.key]]
+                self.unchanged += len(rows) - len(emitted)
+        self._arrived.extend(arrived)
+        for key in known:
+            if key in now:
+                continue
             if key in hidden:
                 self._kept[instance_id, key] = ""
             elif digest:

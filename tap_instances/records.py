@@ -73,8 +73,10 @@ class Instance(Struct, gc=False):
     webhook_count: int = 0
     webhooks: list[Row] = []
     webhook_events: list[Row] = []
-    unknown_events: set[str] = set()  # ids of webhooks whose ``WebhookEvents`` is missing or is not an object
-    hidden: set[str] = set()  # ids of webhooks that a stream map filters out
+    unknown_events: frozenset[str] = (
+        frozenset()
+    )  # ids of webhooks whose ``WebhookEvents`` is missing or is not an object
+    hidden: frozenset[str] = frozenset()  # ids of webhooks that a stream map filters out
 
 
 class Findings(Struct):
@@ -290,8 +292,8 @@ class Reader:
             if not isinstance(value, (list, dict, NoneType)):
                 return False
             hooks = self._build_hooks([raw] if isinstance(value, dict) else _split_list(raw) or (), index)
-        for hook in hooks or ():
-            self._read_webhook(hook, instance)
+        if hooks:
+            self._add_webhooks(hooks, instance)
         instance.digest, instance.webhook_count = digest, len(instance.webhooks)
         return True
 
@@ -304,26 +306,28 @@ class Reader:
                 self.findings.faults.append(f"Instances[{item}].Webhook[{index}]{fault}")
         return hooks
 
-    def _read_webhook(self, hook: Any, instance: Instance) -> None:  # noqa: ANN401
-        """Add the rows of a webhook and its events to its instance's."""
-        extra: dict[str, Any] = {}
-        webhook_id, events, owner = hook.webhookId, hook.WebhookEvents, hook.instanceInstanceId
-        if owner != instance.id and to_text(owner) != instance.id:
-            self._keep([(self._webhook.place("instanceInstanceId"), owner)], extra)
-        values = self._values(self._webhook, hook, extra)
-        row = self._webhook.row(instance.id, *values, None, extra or None)
-        if row.url and not self.include_secrets:
-            row.url = mask_url(row.url)
-        instance.webhooks.append(Row(webhook_id, encode_row(row), row.updated_at))
-        if events:
-            extra = {}
-            values = self._values(self._events, events, extra)
-            row = self._events.row(instance.id, webhook_id, *values, None, extra or None)
-            instance.webhook_events.append(Row(webhook_id, encode_row(row), row.updated_at))
-        elif events is UNSET:
-            instance.unknown_events.add(webhook_id)
-            if not hook.rest or "WebhookEvents" not in hook.rest:
-                self.findings.missing["webhooks.WebhookEvents"] = None
+    def _add_webhooks(self, hooks: list[Any], instance: Instance) -> None:
+        """Add the rows of webhooks, and of their events, to their instance's."""
+        instance_id, webhooks, webhook_events = instance.id, instance.webhooks, instance.webhook_events
+        for hook in hooks:
+            extra: dict[str, Any] = {}
+            webhook_id, events, owner = hook.webhookId, hook.WebhookEvents, hook.instanceInstanceId
+            if owner != instance_id and to_text(owner) != instance_id:
+                self._keep([(self._webhook.place("instanceInstanceId"), owner)], extra)
+            values = self._values(self._webhook, hook, extra)
+            row = self._webhook.row(instance_id, *values, None, extra or None)
+            if row.url and not self.include_secrets:
+                row.url = mask_url(row.url)
+            webhooks.append(Row(webhook_id, encode_row(row), row.updated_at))
+            if events:
+                extra = {}
+                values = self._values(self._events, events, extra)
+                row = self._events.row(instance_id, webhook_id, *values, None, extra or None)
+                webhook_events.append(Row(webhook_id, encode_row(row), row.updated_at))
+            elif events is UNSET:
+                instance.unknown_events |= {webhook_id}
+                if not hook.rest or "WebhookEvents" not in hook.rest:
+                    self.findings.missing["webhooks.WebhookEvents"] = None
 
     # --------------------------------------------------------------------------------------------------- one object
 

@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from typing_extensions import override
-from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
+from xxhash import xxh3_64_intdigest
 
 from tap_instances.columns import column_names, row_type
 from tap_instances.memory import Context, ListPartition, Partition, RowMemory, RowPartition
@@ -80,16 +80,14 @@ class RememberingStream(SnapshotStream):
         whole, versioned = self.replication_method == FULL_TABLE, self.writer.version is not None
         columns = self.writer.selected_columns
         shape = xxh3_64_intdigest(columns) if columns else 0
-        self.memory = RowMemory(
-            self.bookmark, lambda row: xxh3_64_hexdigest(row, shape), whole=whole, versioned=versioned
-        )
+        self.memory = RowMemory(self.bookmark, shape=shape, whole=whole, versioned=versioned)
 
     def hide(self, page: Sequence[Instance]) -> None:
         """Note which rows the stream's own map filters out, and so what is below them."""
         for instance in page if self.writer.has_map else ():
             rows: list[Row] = getattr(instance, self.name)
             passing = {row.key for row in rows if row.key in instance.hidden or self.writer.passes(row.json)}
-            instance.hidden.update(row.key for row in rows if row.key not in passing)
+            instance.hidden |= {row.key for row in rows} - passing
 
     def emit(self, page: Sequence[Instance], source: Source) -> None:
         """Write those rows of a page of instances that are not as remembered."""
