@@ -166,6 +166,12 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault("reset in the body", (reset(head(**LENGTH) + FIRST_HALF),), RETRIED, ("Connection reset by peer", AGAIN)),
     Fault("closed before the answer", (raw(b""),), RETRIED, ("closed the connection", AGAIN, UP, SAY_HTTPS)),
     Fault("no HTTP", (raw(b"SSH-2.0-OpenSSH_9.2\r\n"),), RETRIED, ("the response is not HTTP", AGAIN, UP)),
+    Fault(
+        "two lengths",
+        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}"),),
+        RETRIED,
+        ("the response is not HTTP", AGAIN),
+    ),
     Fault("a status that is no number", (raw(b"HTTP/1.1 abc\r\n\r\n"),), RETRIED, ("the response is not HTTP", AGAIN)),
     Fault("too many headers", (raw(head(**{f"H{n}": n for n in range(200)})),), RETRIED, ("is not HTTP", AGAIN)),
     Fault("stalls before the headers", (stall(),), 2, ("no byte for 1 s (request_timeout) (2 tries)", UP), 1),
