@@ -180,7 +180,7 @@ def _is_page(body: bytearray) -> bool:
 def _retry_after(value: str) -> float:
     """Return the seconds that ``Retry-After`` names, as a number or as a date; 0 if it cannot be read."""
     with suppress(InvalidHeader, ValueError, OverflowError):
-        return Retry().parse_retry_after(value)
+        return float(min(Retry().parse_retry_after(value), 21_600))  # as newer versions of urllib3 have it
     return 0.0
 
 
