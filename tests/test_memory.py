@@ -148,6 +148,7 @@ def run(  # noqa: PLR0913
         ({"i": {"w": "1"}}, {}, [], []),  # the instance is not listed: nothing is known of its rows
         ({"i": {"w": "1"}}, {"j": {"v": "1"}}, ["v"], []),
         ({"i": {"w": "1"}, "j": {}}, {"i": {}, "j": {"w": "1"}}, ["w"], []),  # it moved to another instance
+        ({"i": {"w": "1", "v": "1"}, "j": {}}, {"i": {}, "j": {"w": "1"}}, ["w"], [("i", "v")]),  # one of two moved
         ({"i": {"w": "1"}, "j": {"v": "1"}}, {"i": {}, "j": {}}, [], [("i", "w"), ("j", "v")]),
         ({"i": {"w": "1"}, "j": {"v": "1"}}, {"i": {"w": "1"}, "j": {}}, [], [("j", "v")]),
     ],
@@ -196,6 +197,16 @@ def test_an_instance_is_unchanged_while_its_digest_is_the_same() -> None:
 
 def test_nothing_is_unchanged_with_full_table() -> None:
     assert not is_unchanged(open_memory(run(None, {"i": {"w": "1"}}).state, whole=True), "i", "all")
+
+
+def test_rows_of_unchanged_instances_are_counted() -> None:
+    listed = {"i": {"w": "1"}, "j": {"v": "1", "u": "1"}, "k": {"t": "1"}}
+    memory = open_memory(run({}, listed).state)
+    memory.begin("b")
+    memory.keep("i")
+    memory.keep("j")
+    compare(memory, "k", "other", rows_of({"t": "1"}))
+    assert memory.unchanged == 4
 
 
 def test_an_instance_that_is_away_is_unchanged_when_it_comes_back_as_it_was() -> None:
