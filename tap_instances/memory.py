@@ -256,9 +256,10 @@ class RowMemory:
 
     def keep(self, instance_id: str) -> None:
         """Remember an instance as before; it is one that is remembered."""
-        if memory := self._former.seen.get(instance_id) or self._memory(instance_id):
-            self.unchanged += len(memory.rows)
-            self._seen[instance_id] = memory
+        home = self._former if instance_id in self._former.seen else self._homes[instance_id]
+        memory = home.seen.get(instance_id) or home.away[instance_id]
+        self.unchanged += len(memory.rows)
+        self._seen[instance_id] = memory
 
     def hide(self, instance_id: str) -> None:
         """Remember the ids of an instance that a stream map filters out: its rows come whole when it passes again."""
