@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from typing import TYPE_CHECKING, Final
@@ -102,7 +103,8 @@ def network_failure(error: Exception, timeout: int, api_url: str, *, responded: 
         reason, advice = f"{reason}, at the proxy", "check HTTP_PROXY and HTTPS_PROXY, or name the server in NO_PROXY"
     elif not responded and (kind in WRONG_SCHEME or "handshake" in str(causes[-1])):
         advice += "; " + (MAYBE_HTTP if api_url.startswith("https:") else MAYBE_HTTPS)
-    return SnapshotError(reason, advice, transient="Tunnel connection failed: 4" not in words)  # a proxy's 407, say
+    is_refused = re.search("Tunnel connection failed: 4(?!08|29)", words)  # by a proxy: these two can pass
+    return SnapshotError(reason, advice, transient=not is_refused)
 
 
 def _tls_failure(causes: Sequence[BaseException], *, at_proxy: bool) -> SnapshotError | None:

@@ -286,6 +286,17 @@ def test_a_proxy_that_wants_a_password_says_so(monkeypatch: pytest.MonkeyPatch) 
     assert "check HTTP_PROXY and HTTPS_PROXY" in secure
 
 
+@pytest.mark.parametrize(("status", "tries"), [(403, 1), (407, 1), (408, 3), (429, 3), (502, 3)])
+def test_a_tunnel_is_asked_for_again_where_the_refusal_can_pass(
+    status: int, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultServer(answer(status, b"")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        [line] = sync(settings(f"https://{HOST}")).lines("ERROR")
+        assert len(proxy.requests) == tries
+    assert f"Tunnel connection failed: {status}" in line
+
+
 @pytest.mark.parametrize("proxy", ["foo://127.0.0.1:1", "http://", "http://user:password-of-the-proxy@", "socks5://a"])
 def test_a_proxy_that_is_no_web_address_is_refused(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", proxy)
