@@ -25,7 +25,7 @@ def main() -> None:
     """Run the tap's command line."""
     # Ctrl-C during the imports ends the process without a traceback. The tap sets a handler of its own later.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    gc.disable()  # what is imported stays: to look at it now, and later, takes a third of the start
+    gc.disable()  # what is imported stays in use: looking for garbage in it takes a third of the start-up
     from tap_instances.tap import TapInstances  # noqa: PLC0415
 
     gc.freeze()

@@ -73,9 +73,7 @@ class Instance(Struct, gc=False):
     webhook_count: int = 0
     webhooks: list[Row] = []
     webhook_events: list[Row] = []
-    unknown_events: frozenset[str] = (
-        frozenset()
-    )  # ids of webhooks whose ``WebhookEvents`` is missing or is not an object
+    unknown_events: frozenset[str] = frozenset()  # ids of webhooks whose ``WebhookEvents`` is missing, or no object
     hidden: frozenset[str] = frozenset()  # ids of webhooks that a stream map filters out
 
 
@@ -359,17 +357,18 @@ class Reader:
         for (path, where, is_known, withheld), value in pairs:
             if value is None or value is UNSET:
                 continue
-            if withheld:
-                self.findings.withheld[where] = None
-                kept = MISFIT
-            else:  # of a flag, which most are, nothing is a secret
-                kept = value if isinstance(value, bool) else self._without_secrets(path, value, where)
             if is_known:
                 self.findings.misfits[where] = None
-            if kept is not MISFIT:
-                if not is_known:
-                    self.findings.unknown[where] = None
-                add_key(extra, path, kept)  # a key of its own may be spelled like the path of another
+            if withheld:
+                self.findings.withheld[where] = None
+                continue
+            # Of a flag, which most are, nothing is a secret.
+            kept = value if isinstance(value, bool) else self._without_secrets(path, value, where)
+            if kept is MISFIT:
+                continue
+            if not is_known:
+                self.findings.unknown[where] = None
+            add_key(extra, path, kept)  # a key of its own may be spelled like the path of another
 
     def _without_secrets(self, name: str, value: Any, path: str, depth: int = 0) -> Any:  # noqa: ANN401
         """Return a key's value without the secrets in it; :data:`MISFIT` if all of it is one."""

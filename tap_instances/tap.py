@@ -57,7 +57,7 @@ class TapInstances(SDKTap):
             try:
                 listed = self.client.list_businesses(self.config["admin_token"])
             except SnapshotError as error:
-                logger.error("the list of businesses: %s", error)  # noqa: TRY400 (one readable line; the traceback goes to DEBUG)
+                logger.error("the list of businesses: %s", error)  # noqa: TRY400 (one readable line)
                 self.failed = {"the list of businesses": error}
                 raise SystemExit(1) from error
         businesses = find_businesses(named, listed)
