@@ -110,7 +110,7 @@ ANY: Final = Field(Any, UNSET, decode)
 RAW: Final = Field(Raw | UnsetType, UNSET, lambda raw: raw)
 
 
-class Place(NamedTuple):
+class Place(Struct, gc=False):
     """Where a key stands whose value no column holds."""
 
     path: str  # from the stream's own object
@@ -354,21 +354,22 @@ class Reader:
 
     def _keep(self, pairs: Iterable[tuple[Place, Any]], extra: dict[str, Any]) -> None:
         """Put what no column holds into ``extra`` under its API path, without secrets, and note it."""
-        for (path, where, is_known, withheld), value in pairs:
+        findings = self.findings
+        for place, value in pairs:
             if value is None or value is UNSET:
                 continue
-            if is_known:
-                self.findings.misfits[where] = None
-            if withheld:
-                self.findings.withheld[where] = None
+            if place.is_known:
+                findings.misfits[place.where] = None
+            if place.withheld:
+                findings.withheld[place.where] = None
                 continue
             # Of a flag, which most are, nothing is a secret.
-            kept = value if isinstance(value, bool) else self._without_secrets(path, value, where)
+            kept = value if type(value) is bool else self._without_secrets(place.path, value, place.where)
             if kept is MISFIT:
                 continue
-            if not is_known:
-                self.findings.unknown[where] = None
-            add_key(extra, path, kept)  # a key of its own may be spelled like the path of another
+            if not place.is_known:
+                findings.unknown[place.where] = None
+            add_key(extra, place.path, kept)  # a key of its own may be spelled like the path of another
 
     def _without_secrets(self, name: str, value: Any, path: str, depth: int = 0) -> Any:  # noqa: ANN401
         """Return a key's value without the secrets in it; :data:`MISFIT` if all of it is one."""

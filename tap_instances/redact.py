@@ -78,7 +78,7 @@ def is_secret(name: str, value: object) -> bool:
 
     A boolean, a null and a date-time are harmless under any name, unless that name is a secret itself (a JWT, say).
     """
-    if is_secret_text(name):
+    if _is_secret_key(name):
         return True
     if isinstance(value, str):
         return is_secret_text(value) or (is_secret_name(name) and not _DATE_TIME.fullmatch(value))
@@ -87,11 +87,15 @@ def is_secret(name: str, value: object) -> bool:
 
 def is_secret_text(text: str) -> bool:
     """True if a text holds a JWT or a PEM private key, or is the value of an ``Authorization`` header."""
-    return bool(
-        ("eyJ" in text and JWT.search(text))  # the first half is much quicker
-        or ("PRIVATE KEY" in text and _PRIVATE_KEY.search(text))
-        or (text.lstrip()[:1] in "bB" and _AUTHORIZATION.fullmatch(text))
+    # The first halves are much quicker than the patterns.
+    return (
+        ("eyJ" in text and bool(JWT.search(text)))
+        or ("PRIVATE KEY" in text and bool(_PRIVATE_KEY.search(text)))
+        or (text.lstrip()[:1] in "bB" and bool(_AUTHORIZATION.fullmatch(text)))
     )
+
+
+_is_secret_key: Final = lru_cache(maxsize=1024)(is_secret_text)
 
 
 def mask_text(text: str) -> str:
