@@ -58,17 +58,23 @@ class Run:
         ids = {business.id for business in businesses}
         kinds = {stream.name: stream.bookmark_type for stream in self.streams}
         self.bookmarks = read_bookmarks(tap.given_state, kinds, ids)
-        # Those that are not understood have no name here: they count, too.
-        lacks_one = any(bookmark.keys() - ids for bookmark in self.bookmarks.values() if isinstance(bookmark, dict))
+        # Those whose state is not understood have a number here: they count, too.
+        known = {name for bookmark in self.bookmarks.values() if isinstance(bookmark, dict) for name in bookmark}
         for stream in self.streams:
             stream.open(self.bookmarks, activate=self.activate)
         # A history that a map drops keeps its state, as one that is not selected does: its rows are told later.
         told = [stream for stream in histories if stream.selected and not stream.writer.is_dropped]
         self.stateful: list[SnapshotStream] = [*self.remembering, *told]
-        if self.activate and not tap.config.get("businesses") and (lacks_one or not ids):
+        if self.activate and not tap.config.get("businesses"):
             # It may be a mistake of the server's, and a version would delete the rows of those.
-            logger.warning("no ACTIVATE_VERSION: the server lists no businesses, or lacks one of an earlier run")
-            self.activate = False
+            gone = known - ids
+            if gone:
+                names = some(sorted(name if isinstance(name, str) else "one without readable state" for name in gone))
+                logger.warning("no ACTIVATE_VERSION: the server's list lacks %s: if that is right, "
+                               "run with --full-refresh", names)  # fmt: skip
+            elif not ids:
+                logger.warning("no ACTIVATE_VERSION: the server's list is empty")
+            self.activate = bool(ids) and not gone
         include_secrets = tap.config["include_secrets"]
         rows = [(load_schema(stream.name), stream.writer.selected_columns) for stream in self.remembering]
         shape = xxh3_64_intdigest(encode([tap.plugin_version, include_secrets, rows]))

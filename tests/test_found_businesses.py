@@ -131,6 +131,32 @@ def test_an_empty_list_is_a_warning_and_a_good_run() -> None:
     assert "the server lists no businesses" in line
 
 
+def test_a_full_refresh_activates_a_version_of_a_shorter_list() -> None:
+    more = {"emit_activate_version_messages": True}
+    with FaultServer(good, businesses=listing(item("b-1"))) as server:
+        assert sync(config(server.url, **more)).of("ACTIVATE_VERSION")
+
+
+def test_an_empty_list_activates_no_version() -> None:
+    with FaultServer(good, businesses=listing()) as server:
+        run = sync(config(server.url, emit_activate_version_messages=True))
+    assert "no ACTIVATE_VERSION: the server's list is empty" in run.stderr
+    assert run.of("ACTIVATE_VERSION") == []
+
+
+@pytest.mark.parametrize("admin", [True, False])
+def test_a_business_whose_state_is_not_understood_is_not_listed_either(admin: bool) -> None:  # noqa: FBT001
+    odd = {"context": {"business_id": "b-9"}, "version": 99}
+    state = {"bookmarks": {"webhooks": {"partitions": [odd]}}}
+    settings = config("") | {"emit_activate_version_messages": True}
+    if not admin:
+        settings["businesses"] = [{"business_id": "b-1", "auth_token": OWN_TOKEN}]
+    with FaultServer(good, businesses=listing(item("b-1"))) as server:
+        run = sync(settings | {"api_url": server.url}, state=state)
+    assert ("the server's list lacks one without readable state" in run.stderr) is admin
+    assert bool(run.of("ACTIVATE_VERSION")) is not admin
+
+
 @pytest.mark.parametrize("left", [[], [item("b-1")], [item("b-1"), item("b-2", deleted="2025-01-01T00:00:00Z")]])
 def test_a_shorter_list_activates_no_version_and_keeps_the_state(left: list[dict[str, Any]]) -> None:
     more = {"emit_activate_version_messages": True}
@@ -141,6 +167,8 @@ def test_a_shorter_list_activates_no_version_and_keeps_the_state(left: list[dict
     assert (first.returncode, second.returncode) == (0, 0)
     assert first.of("ACTIVATE_VERSION")
     assert second.of("ACTIVATE_VERSION") == []
+    lacks = "b-1, b-2" if not left else "b-2"
+    assert f"the server's list lacks {lacks}: if that is right, run with --full-refresh" in second.stderr
     for stream, bookmark in first.state["bookmarks"].items():
         [removed] = [entry for entry in bookmark["partitions"] if entry["context"]["business_id"] == "b-2"]
         assert removed in second.state["bookmarks"][stream]["partitions"]
