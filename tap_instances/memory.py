@@ -340,12 +340,11 @@ class RowMemory:
         former, seen = self._former, self._seen
         away = {instance_id: memory for instance_id, memory in self._hidden.items() if instance_id not in seen}
         now = seen | away
-        for instance_id, memory in now.items():
-            if instance_id not in former.seen:  # it is new, was away, or was in another business
-                if home := self._homes.get(instance_id):
-                    _take(home, instance_id)
-                self._homes[instance_id] = former
-                memory.last_listed = None
+        new = now.keys() - former.seen.keys()
+        for instance_id in new & self._homes.keys():  # it was away, or in another business
+            _take(self._homes[instance_id], instance_id)
+            now[instance_id].last_listed = None
+        self._homes.update(dict.fromkeys(new, former))
         for memory in away.values():
             memory.last_listed = observed_at
         for instance_id, memory in (former.away | former.seen).items():
