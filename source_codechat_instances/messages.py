@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +20,9 @@ from tap_instances.sdk.writer import CLOSED_PIPE, LineWriter, drop_stdout, write
 CURSOR: Final = "_ab_observed_at"
 # Streams of which the tap remembers nothing: their state is when they were last read.
 STATELESS: Final = ("businesses", "instances")
+# Streams whose rows of a business may delete what the next one has: a webhook moves. So their cursors never go back,
+# though a later business's answer may have been complete before.
+DELETING: Final = ("webhooks", "webhook_events")
 LEVELS: Final = {logging.CRITICAL: "FATAL", logging.ERROR: "ERROR", logging.WARNING: "WARN", logging.INFO: "INFO"}
 
 
@@ -35,7 +39,7 @@ class _Record(msgspec.Struct):
 
     stream: str
     record: msgspec.Raw
-    time_extracted: str
+    time_extracted: datetime
 
 
 _decode_lines: Final = msgspec.json.Decoder(_Record).decode_lines
@@ -52,22 +56,24 @@ class AirbyteWriter(LineWriter):
         self._whole = threading.Lock()  # threads log, too: nothing may come between the parts of a line
         self._running: set[str] = set()
         self._counts: Counter[str] = Counter()  # records since the last STATE
+        self._cursors: dict[str, datetime] = {}  # stream that has deletions -> the cursor of its last row
 
     @override
     def write(self, lines: bytes) -> None:
-        messages = []
-        for line in _decode_lines(lines):
-            name = line.stream
-            if name not in self._running:
-                self._running.add(name)
-                self.status("RUNNING", name)
-            if name in STATELESS:
-                self.states[name] = {"observed_at": line.time_extracted}
-            self._counts[name] += 1
-            data = b'%b,"%b":"%b"}' % (bytes(line.record)[:-1], CURSOR.encode(), line.time_extracted.encode())
-            record = {"stream": name, "data": msgspec.Raw(data), "emitted_at": _now()}
-            messages.append({"type": "RECORD", "record": record})
-        self.send(*messages)
+        records = _decode_lines(lines)  # of one stream and one business
+        name, cursor = records[0].stream, records[0].time_extracted
+        if name not in self._running:
+            self._running.add(name)
+            self.status("RUNNING", name)
+        if name in STATELESS:
+            self.states[name] = {"observed_at": cursor}
+        if name in DELETING and cursor < (last := self._cursors.get(name, cursor)):
+            cursor = last + timedelta(microseconds=1)
+        self._cursors[name] = cursor
+        self._counts[name] += len(records)
+        tail = b',"%b":%b}' % (CURSOR.encode(), msgspec.json.encode(cursor))
+        rows = [msgspec.Raw(bytes(record.record)[:-1] + tail) for record in records]
+        self.send(*({"type": "RECORD", "record": {"stream": name, "data": row, "emitted_at": _now()}} for row in rows))
 
     @override
     def write_message(self, message: Message) -> None:

@@ -24,6 +24,7 @@ USAGE: Final = (
     "the arguments must be one of: spec; check --config FILE; discover --config FILE; "
     "read --config FILE --catalog FILE [--state FILE]"
 )
+NULL: Final = msgspec.Raw(b"null")
 NAMED: Final = 20  # failed businesses that a message names; the others are counted
 
 logger = logging.getLogger("tap-instances")
@@ -35,7 +36,7 @@ class _Descriptor(msgspec.Struct):
 
 class _StreamState(msgspec.Struct):
     stream_descriptor: _Descriptor
-    stream_state: msgspec.Raw = msgspec.Raw(b"null")  # the tap reads it
+    stream_state: msgspec.Raw = NULL  # the tap reads it
 
 
 class _State(msgspec.Struct):
@@ -181,7 +182,7 @@ def _load(option: str, path: Path, kind: Any, what: str) -> Any:  # noqa: ANN401
 def _settings(path: Path) -> dict[str, Any]:
     """Return the settings as the tap takes them."""
     config = _load("--config", path, dict[str, Any], "a JSON object with the settings")
-    config = {name: value for name, value in config.items() if value is not None}
+    config = {name: value for name, value in config.items() if value not in (None, [])}  # an empty list in a form
     if foreign := catalog.not_offered() & config.keys():
         raise CommandError(f"{min(foreign)} is a setting of the Singer tap, not of this source: remove it")
     if "headers" in config:
@@ -201,9 +202,17 @@ def _headers(pairs: Any) -> dict[str, str]:  # noqa: ANN401
 
 
 def _states(path: Path) -> dict[str, msgspec.Raw]:
-    """Return the state that Airbyte gives back: stream -> its state."""
-    items = _load("--state", path, list[_State] | dict[str, None], "a list of states of type STREAM")
-    if isinstance(items, dict):  # some clients have {} for none
-        return {}
-    streams = [item.stream for item in items if bytes(item.stream.stream_state) != b"null"]
-    return {stream.stream_descriptor.name: stream.stream_state for stream in streams}
+    """Return the state that Airbyte gives back: stream -> its state. What is of another shape counts as none."""
+    given = _load("--state", path, list[msgspec.Raw] | dict[str, msgspec.Raw] | None, "JSON with a list of states")
+    if isinstance(given, dict):  # one of another shape, or {}, which some clients have for none
+        given = [value for value in given.values() if value != NULL]
+    states = {}
+    for item in given or ():
+        try:
+            stream = msgspec.json.decode(item, type=_State).stream
+        except msgspec.ValidationError:
+            logger.warning("a state is not understood (it is not one of type STREAM): its streams are synced in full")
+            continue
+        if stream.stream_state != NULL:
+            states[stream.stream_descriptor.name] = stream.stream_state
+    return states

@@ -53,6 +53,8 @@ from tools.docs import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.kit.faults import Connection
+
 STREAMS = TapInstances(config={}, validate_config=False).discover_streams()
 NAMES = [stream.name for stream in STREAMS]
 HISTORIES = {"connection_changes", "observations"} & set(NAMES)
@@ -362,6 +364,28 @@ def test_a_destination_that_keeps_the_highest_cursor_keeps_what_is_true(
     assert row["name"] == "renamed"
 
 
+def test_a_webhook_that_moves_to_a_business_whose_answer_came_first_is_not_deleted(tmp_path: Path) -> None:
+    def late(connection: Connection) -> None:
+        connection.wait(0.2)
+        answer(200, {"Instances": [instance("i-1")]})(connection)
+
+    moved = webhook("w")
+    lists = {
+        "b-1": [answer(200, {"Instances": [instance("i-1", moved)]}), late],
+        "b-2": [answer(200, {"Instances": [instance("i-2", *hooks)]}) for hooks in ((), (moved,))],
+    }
+    with FaultServer(businesses=lists) as server:
+        businesses = [{"business_id": name, "auth_token": TOKEN} for name in lists]
+        config = {"api_url": server.url, "businesses": businesses}
+        first = read(config)
+        second = read(config, state=first.state)
+    for stream in ("webhooks", "webhook_events"):
+        [row] = kept(tmp_path, stream, ("webhook_id",), first, second)
+        assert (row["instance_id"], row["deleted_at"]) == ("i-2", None)
+        cursors = [row[CURSOR] for row in second.records(stream)]
+        assert cursors == sorted(set(cursors))
+
+
 # ---------------------------------------------------------------------------------------------------------- failures
 
 
@@ -509,11 +533,8 @@ SECRET_TEXT = "not-a-real-token-in-a-bad-file"  # must not be shown
             {"catalog": {"streams": [{"stream": {"name": "instances"}, "sync_mode": "incremental"}] * 2}},
             "a stream stands twice in the catalog",
         ),
-        ({"state": b"no JSON"}, "the file of --state is not a list of states of type STREAM"),
-        ({"state": {"webhooks": SECRET_TEXT}}, "the file of --state is not a list of states of type STREAM"),
-        ({"state": [STATE | {"type": "GLOBAL"}]}, "the file of --state is not a list of states of type STREAM"),
-        ({"state": [{"type": "STREAM", "stream": SECRET_TEXT}]}, "is not a list of states of type STREAM"),
-        ({"state": b"[" * 100_000}, "is not a list of states of type STREAM"),
+        ({"state": b"no JSON"}, "the file of --state is not JSON with a list of states"),
+        ({"state": b"[" * 100_000}, "the file of --state is not JSON with a list of states"),
     ],
 )
 def test_a_bad_file_is_one_error_with_what_to_do(config: dict[str, Any], inputs: dict[str, Any], message: str) -> None:
@@ -543,6 +564,36 @@ def test_a_state_that_the_tap_does_not_understand_is_warned_of_and_read_anew(con
     assert output.returncode == 0
     assert output.records("webhooks")
     assert output.log("WARN")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        [STATE | {"type": "GLOBAL"}],
+        STATE | {"type": "LEGACY", "data": {}},
+        {"webhooks": SECRET_TEXT},
+        [{"type": "STREAM", "stream": SECRET_TEXT}],
+        [None],
+    ],
+)
+def test_a_state_of_another_shape_is_warned_of_and_read_anew(config: dict[str, Any], state: Any) -> None:  # noqa: ANN401
+    output = read(config, "webhooks", state=state)
+    assert output.returncode == 0
+    assert output.records("webhooks")
+    assert "synced in full" in output.log("WARN")[0]
+    assert SECRET_TEXT not in output.stdout
+
+
+def test_a_state_of_another_shape_does_not_touch_the_others(config: dict[str, Any]) -> None:
+    first = read(config)
+    again = read(config, state=[*first.state, STATE | {"type": "LEGACY"}])
+    assert (again.records("webhooks"), len(again.log("WARN"))) == ([], 1)
+
+
+def test_an_empty_list_of_a_form_is_not_set(config: dict[str, Any]) -> None:
+    one = {"api_url": config["api_url"], **config["businesses"][0]}
+    output = airbyte("check", config=one | {"businesses": [], "headers": []})
+    assert output.of("CONNECTION_STATUS")[0]["status"] == "SUCCEEDED"
 
 
 def test_a_state_of_a_stream_that_is_no_more_is_left_alone(config: dict[str, Any]) -> None:
