@@ -99,8 +99,8 @@ _is_secret_key: Final = lru_cache(maxsize=1024)(is_secret_text)
 
 
 def mask_text(text: str) -> str:
-    """Hide what :func:`mask_url` hides, if this is a URL."""
-    return mask_url(text) if "://" in text else text
+    """Hide what :func:`mask_url` hides, if this is a URL, with a scheme or without, or holds one."""
+    return mask_url(text) if "/" in text and ("://" in text or " " not in text) else text
 
 
 def mask_url(url: str) -> str:

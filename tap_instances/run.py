@@ -126,9 +126,8 @@ class Run:
         self.findings.broken_text |= outcome.not_utf8
         row = self.reader.read_business(outcome.body, source)
         self.business.writer.write([row], source.observed_at)
-        instances = webhooks = 0
-        if self.business.writer.passes(row):
-            instances, webhooks = len(outcome.instances), self.sync_instances(outcome.instances, source)
+        instances = len(outcome.instances)
+        webhooks = self.sync_instances(outcome.instances, source) if self.business.writer.passes(row) else 0
         self.read += 1
         if self.testing:
             logger.info("business %s: ok, %d instances", business_id, instances)

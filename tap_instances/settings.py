@@ -122,6 +122,8 @@ SETTINGS: Final[dict[str, Any]] = {  # the SDK adds its own
     },
     "allOf": [{"properties": {  # more rules for the SDK's own
         "flattening_max_key_length": {"minimum": 26},  # a shorter one would rename columns
+        "stream_maps": {"additionalProperties": {"additionalProperties": {
+            "pattern": r"\S", "x-error": "must not be empty: give an expression, or null to remove it"}}},
         "batch_config": {"if": {"minProperties": 1}, "then": _object(["encoding", "storage"], {
             "batch_size": {"type": ["integer", "null"], "minimum": 1},
             "encoding": _object(["format"], {

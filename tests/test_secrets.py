@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -198,6 +199,23 @@ def test_a_secret_in_a_webhooks_url_is_hidden_and_the_rest_is_untouched() -> Non
     assert HIDDEN not in run.stdout + run.stderr
     [hook] = run.records("webhooks")
     assert hook["url"] == "https://h.example/p?a=1&senha=***&pwd=***#access_token=***&b=2"
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("value", "leaves"),
+    [
+        (f"/hook?token={HIDDEN}", "/hook?token=***"),
+        (f"h.example/in?a=1&token={HIDDEN}", "h.example/in?a=1&token=***"),
+        (f"//user:{HIDDEN}@h.example/x", "//user:***@h.example/x"),
+        ("5511999999999:12@s.whatsapp.net", "5511999999999:12@s.whatsapp.net"),
+        ("and/or: is the token=1 ?", "and/or: is the token=1 ?"),
+    ],
+)
+def test_a_url_without_a_scheme_is_masked_under_any_name(place: str, value: str, leaves: str) -> None:
+    run = read(body(place, {"note": value}))
+    assert HIDDEN not in run.stdout + run.stderr
+    assert json.dumps(leaves) in run.stdout
 
 
 PEM: Final = f"-----BEGIN PRIVATE KEY-----\n{HIDDEN}\n-----END PRIVATE KEY-----"

@@ -214,6 +214,18 @@ def test_a_filtered_business_takes_its_instances_along_and_comes_whole_when_it_p
     assert counts(second)["connection_changes"] == 2
 
 
+def test_what_a_map_hides_is_not_counted_as_emitted(connected: dict[str, Any]) -> None:
+    run = read(connected, stream_maps={"businesses": None, "webhooks": {"__filter__": "enabled"}})
+    assert "emitted: 0 businesses, " in run.stderr
+    run = read(connected, stream_maps={"webhooks": {"__filter__": "enabled"}})
+    assert f"emitted: 1 businesses, {counts(run)['instances']} instances, 2 webhooks, " in run.stderr
+
+
+def test_a_hidden_business_is_told_with_what_its_answer_has(connected: dict[str, Any]) -> None:
+    run = read(connected, stream_maps={"businesses": {"__filter__": "name == 'another'"}})
+    assert f"(1 of 1): {len(connected['Instances'])} instances, 0 webhooks" in run.stderr
+
+
 def test_a_filtered_webhook_takes_its_events_along_and_they_come_when_it_passes(connected: dict[str, Any]) -> None:
     filtered = {"webhooks": {"__filter__": "enabled"}}
     first = read(connected, stream_maps=filtered)
@@ -296,7 +308,8 @@ def test_an_expression_that_fails_on_a_deleted_row_only_says_that_there_are_null
         ({"webhooks": {"x": "name.upper("}}, " must be corrected: Failed to parse expression name.upper(."),
         ({"webhooks": {"__filter__": "1 +"}}, " must be corrected: Failed to parse expression 1 +."),
         ({"webhooks": {"webhook_id": None}}, " must be corrected: Removing key property 'webhook_id' is not permitted"),
-        ({"webhooks": {"name": ""}}, " must be corrected: "),
+        ({"webhooks": {"name": ""}}, ".webhooks.name must not be empty: give an expression, or null to remove it"),
+        ({"webhooks": {"__filter__": " "}}, ".webhooks.__filter__ must not be empty"),
         ({"webhooks": 5}, ".webhooks is not of the right shape"),
         ({"webhooks": {"name": 5}}, ".webhooks is not of the right shape"),
         ({"webhooks": {"__else__": 5}}, " is not of the right shape"),

@@ -116,9 +116,9 @@ class RecordWriter:
         """Write finished rows, a page at a time."""
         rows = islice(rows, self._limit - self.count if self.stream.selected else 0)
         while page := list(islice(rows, PAGE)):
-            self.count += len(page)
-            self._counter.increment(len(page))
             for alias, mapped in self._mapped(page).items():
+                self.count += len(mapped)
+                self._counter.increment(len(mapped))
                 self._put(alias, mapped, observed_at)
 
     def _mapped(self, rows: Sequence[bytes]) -> Mapping[str, Sequence[bytes]]:
