@@ -282,7 +282,7 @@ def test_the_commands_of_the_first_page_work_with_the_settings_beside_them(
 
 def test_a_file_of_businesses_is_read_as_the_page_writes_it(tmp_path: Path) -> None:
     world = World.seeded(7, businesses=2)
-    shown = commands("docs/many-businesses.md", "TAP_INSTANCES_BUSINESSES_FILE")
+    shown = commands("docs/many-businesses.md", "cat >businesses.json")
     ids = ("9531985d-5d9d-49f8-9818-e811892f902b", "8d118e37-8172-4a07-bbab-27f604b8157d")
     for business_id, business in zip(ids, world.businesses.values(), strict=True):
         shown = shown.replace(business_id, business.id).replace("the-business-token", business.token, 1)

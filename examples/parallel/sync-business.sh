@@ -9,7 +9,9 @@
 # own, because two runs of one tap in one .meltano/run would overwrite each other's files. Plugins and state database are
 # shared.
 #
-#   LOADER   the loader (default: target-postgres)
+#   TAP_INSTANCES_API_URL  the server of all businesses in tokens/ (here or in .env)
+#   MELTANO_ENVIRONMENT    Meltano's environment (default: that of meltano.yml, dev)
+#   LOADER                 the loader (default: target-postgres)
 set -euo pipefail
 
 business=${1:?a business id is required: the name of a file in tokens/}
