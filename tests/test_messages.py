@@ -13,6 +13,8 @@ import pytest
 from xxhash import xxh3_64_hexdigest
 
 from tap_instances.columns import api_columns
+from tap_instances.run import some
+from tap_instances.sdk.writer import PAGE
 from tap_instances.tap import TapInstances
 from tests.kit.checked import BUSINESS, STREAMS, checked, read, settings
 from tests.kit.golden import DATA, messages
@@ -226,3 +228,24 @@ def test_no_jwt_and_no_token_leaves(codechat: CodeChat, run: Run) -> None:
     assert "eyJ" not in run.stdout + run.stderr
     token = codechat.world.businesses[BUSINESS].token
     assert token not in run.stdout + run.stderr
+
+
+def test_a_long_list_is_written_a_page_of_instances_at_a_time() -> None:
+    items = [{"instanceId": f"i{n}", "Webhook": [{"webhookId": f"w{n}"}]} for n in range(2 * PAGE + 1)]
+    run = read({"Instances": items})
+    kinds = [message["stream"] for message in run.of("RECORD") if message["stream"] in {"instances", "webhooks"}]
+    page = ["instances"] * PAGE + ["webhooks"] * PAGE
+    assert kinds == page + page + ["instances", "webhooks"]
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        (["a", "ção"], "a, ção"),
+        (["a\nb", "\u202e"], r"a\nb, \u202e"),
+        ([str(number) for number in range(20)], ", ".join(map(str, range(20)))),
+        ([str(number) for number in range(22)], ", ".join(map(str, range(20))) + " and 2 more"),
+    ],
+)
+def test_names_in_a_line_are_printable_and_not_too_many(names: list[str], line: str) -> None:
+    assert some(names) == line

@@ -154,6 +154,12 @@ def test_hostile_text_comes_out_so_that_postgresql_and_utf_8_can_carry_it() -> N
     assert "\\u0000" not in run.stdout
 
 
+def test_u_0000_leaves_the_name_of_a_business_too() -> None:
+    run = read(rb'{"name":"a\u0000b","k\u0000":["\u0000c"],"Instances":[]}')
+    [record] = run.records("businesses")
+    assert (record["name"], record["additional_properties"]) == ("ab", {"k": ["c"]})
+
+
 def test_bytes_that_are_no_utf_8_become_the_replacement_character() -> None:
     run = read(b'{"Instances":[{"instanceId":"i","name":"caf\xe9","n\xff":"\xc3"}]}')
     assert run.returncode == 0

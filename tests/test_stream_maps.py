@@ -214,6 +214,12 @@ def test_a_filtered_business_takes_its_instances_along_and_comes_whole_when_it_p
     assert counts(second)["connection_changes"] == 2
 
 
+def test_events_are_hidden_by_the_map_of_their_webhook_or_their_own(connected: dict[str, Any]) -> None:
+    maps = {"webhooks": {"__filter__": "enabled"}, "webhook_events": {"__filter__": "True"}}
+    run = read(connected, stream_maps=maps)
+    assert counts(run)["webhooks"] == counts(run)["webhook_events"] == 2
+
+
 def test_what_a_map_hides_is_not_counted_as_emitted(connected: dict[str, Any]) -> None:
     run = read(connected, stream_maps={"businesses": None, "webhooks": {"__filter__": "enabled"}})
     assert "emitted: 0 businesses, " in run.stderr
