@@ -169,9 +169,9 @@ class ApiObject:
             self.parent.make_struct()
 
     def _place(self, name: str) -> Place:
-        path = self.prefix + (name if self.secrets else mask_text(name))
-        is_text = not self.secrets and is_secret_text(path)
-        where = f"{self.stream}.{MASK if is_text else path}"
+        is_text = not self.secrets and is_secret_text(name)
+        path = self.prefix + (name if self.secrets else MASK if is_text else mask_text(name))
+        where = f"{self.stream}.{path}"
         withheld = is_text or (not self.secrets and f"{where}.".startswith("instances.Auth."))
         return Place(path, where, self.fields.get(name, ANY) is not ANY, withheld)
 

@@ -232,6 +232,13 @@ def test_a_credential_is_withheld_under_any_name_and_in_lists(place: str, value:
     assert run.stdout.count(SEEN) == 1
 
 
+@pytest.mark.parametrize("place", PLACES)
+def test_a_credential_in_the_place_of_a_key_is_not_named_either(place: str) -> None:
+    run = read(body(place, {f"Bearer {HIDDEN}": 1, "new": {f"Bearer {HIDDEN}": SEEN}}))
+    assert HIDDEN not in run.stdout + run.stderr
+    assert sorted(withheld(run).split(", ")) == sorted(PLACES[place].format(name) for name in ("***", "new.***"))
+
+
 def test_a_date_time_leaves_whatever_its_name() -> None:
     times = {"tokenExpiresAt": "2026-11-25T19:00:00.000Z", "sessionSince": "2026-11-25 19:00:00+03:00"}
     run = read(body("of a webhook", {**times, "tokenExpiry": 1795600000, "auth": f"2026-11-25 {HIDDEN}"}))
