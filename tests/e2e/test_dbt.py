@@ -391,6 +391,13 @@ def test_every_question_of_the_page_has_an_answer(built: Built) -> None:
         assert built.rows_of(query)
 
 
+def test_every_test_of_the_package_holds_with_other_variables(tmp_path: Path) -> None:
+    variables = {"codechat_gap_hours": 5, "codechat_stale_hours": 100, "codechat_timezone": "America/Sao_Paulo"}
+    assert variables.keys() == yaml.safe_load((PACKAGE / "dbt_project.yml").read_text(encoding="utf-8"))["vars"].keys()
+    built = on_duckdb(tell(), tmp_path, "--vars", json.dumps(variables))
+    assert "WARN=0 ERROR=0 SKIP=0" in built.said
+
+
 def test_the_story_has_every_turn_that_the_models_must_follow() -> None:
     story = tell()
     sessions = story.sessions()
