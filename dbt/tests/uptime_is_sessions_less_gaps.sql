@@ -5,20 +5,29 @@ with last_reads as (
     group by business_id
 ),
 
-parts as (
+-- A session can end after the last read of its business: where another one lists the instance.
+read_sessions as (
     select
         sessions.business_id,
         sessions.instance_id,
-        days.day,
-        greatest(sessions.connected_at, days.starts_at) as starts_at,
-        least(coalesce(sessions.disconnected_at, last_reads.read_at), days.ends_at) as ends_at
+        sessions.connected_at,
+        least(coalesce(sessions.disconnected_at, last_reads.read_at), last_reads.read_at) as read_until
     from {{ ref('codechat__sessions') }} as sessions
     inner join last_reads
         on sessions.business_id = last_reads.business_id
+),
+
+parts as (
+    select
+        read_sessions.business_id,
+        read_sessions.instance_id,
+        days.day,
+        greatest(read_sessions.connected_at, days.starts_at) as starts_at,
+        least(read_sessions.read_until, days.ends_at) as ends_at
+    from read_sessions
     inner join {{ ref('int_codechat__days') }} as days
-        on
-            sessions.connected_at < days.ends_at
-            and coalesce(sessions.disconnected_at, last_reads.read_at) > days.starts_at
+        on read_sessions.connected_at < days.ends_at and read_sessions.read_until > days.starts_at
+    where read_sessions.connected_at < read_sessions.read_until
 ),
 
 seconds as (

@@ -38,7 +38,7 @@ HOURS = (0, 1, 2, 4, 6, 8, 10, 16, 17, 19, 21.5, 23.5, 25, 27, 30.5, 32, 35, 38,
 VERSION_2_FROM = 5  # the number of a run
 WITHOUT_STATE = (9, 16)
 EXPIRED = {"b-3": range(11, len(HOURS)), "b-2": range(12, 15)}  # business -> the runs at which its token is refused
-MOVES = {4: "b-1", 8: "b-1", 12: "b-2", 13: "b-4", 17: "b-1"}  # run -> the business that gives a number away
+MOVES = {4: "b-1", 8: "b-1", 12: "b-2", 13: "b-4", 17: "b-1", 19: "b-3"}  # run -> the business that gives a number away
 
 Hooks = dict[str, Row]  # webhook_id -> name, enabled, flags
 

@@ -409,6 +409,9 @@ def test_the_story_has_every_turn_that_the_models_must_follow() -> None:
     assert any(row.get("change") for row in story.tables["connection_changes"].values())
     assert any("deleted_at" in row for row in story.tables["webhooks"].values())
     assert len({day for _, day in story.uptime()}) >= 2
+    last = story.last_reads()
+    ended = [session for session in sessions if session.disconnected_at]
+    assert any(each.disconnected_at > last[each.business_id].at for each in ended if each.disconnected_at)
 
 
 def test_the_demo_answers_from_the_models(tmp_path: Path) -> None:
