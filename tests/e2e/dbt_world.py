@@ -118,8 +118,6 @@ class Story:
                     continue
                 if lasting:
                     lasting.disconnected_at, lasting.ended_by = read.at, "moved"
-                elif last is untold and last and last.business_id != read.business_id:
-                    last.disconnected_at, last.ended_by = read.at, "moved"
                 untold = None
                 sessions.append(Session(read.business_id, instance_id, read.at, read.at))
             elif lasting and here:
