@@ -7,3 +7,10 @@
     {%- endif -%}
     {{- return(false) -}}
 {%- endmacro %}
+
+{#- Leaves out the rows that an ACTIVATE_VERSION has marked as deleted, where the loader marks them. -#}
+{% macro without_deleted(relation) -%}
+    {%- if codechat.has_column(relation, '_sdc_deleted_at') %}
+where _sdc_deleted_at is null
+    {%- endif %}
+{%- endmacro %}

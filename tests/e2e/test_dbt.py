@@ -39,6 +39,19 @@ LOADED_COLUMNS = {
     "postgres": ("timestamp", ", _sdc_extracted_at timestamp, _sdc_deleted_at timestamp, _sdc_sequence bigint"),
     "airbyte": ("timestamptz", ", _airbyte_raw_id text, _ab_observed_at timestamptz", *QUICK),
 }
+# What a loader leaves after ACTIVATE_VERSION: rows that are marked, of instances that were listed before, of webhooks,
+# and of a business that is not read any more.
+MARKED = """
+update instances set _sdc_deleted_at = now()
+where (business_id, observed_at) not in (select business_id, observed_at from businesses);
+insert into webhooks (webhook_id, instance_id, enabled, _sdc_deleted_at)
+select 'gone-' || webhook_id, instance_id, enabled, now() from webhooks where deleted_at is null;
+insert into webhook_events (webhook_id, instance_id, new_jwt, _sdc_deleted_at)
+select 'gone-' || webhook_id, instance_id, new_jwt, now() from webhook_events where deleted_at is null;
+insert into businesses (business_id, observed_at, _sdc_deleted_at) values ('gone', '2026-01-01', now());
+insert into instances (instance_id, business_id, observed_at, _sdc_deleted_at)
+values ('gone', 'gone', '2026-01-01', now());
+"""
 MARTS = (
     "codechat__connected_now",
     "codechat__live_webhooks",
@@ -171,6 +184,8 @@ def on_postgres(kind: str, place: Warehouse, folder: Path, url: str) -> Built:
         connection.execute(f"create schema {place.schema}")
         for sql, values in statements(story, time=time, more=more):
             connection.execute(sql.replace("?", "%s"), values)
+        if "_sdc_deleted_at" in more:
+            connection.execute(MARKED)
     return Built(story, dbt("build", *options, folder=folder / "target", **settings), place.query)
 
 

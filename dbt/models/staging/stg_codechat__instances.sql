@@ -1,3 +1,4 @@
+-- With the rows that a loader has marked as deleted: they tell when an instance was last listed, and its name.
 select
     business_id,
     instance_id,

@@ -26,3 +26,4 @@ select
     {{ codechat.utc('deleted_at') }} as deleted_at,
     additional_properties
 from {{ source('codechat', 'webhook_events') }}
+{{ codechat.without_deleted(source('codechat', 'webhook_events')) }}

@@ -9,3 +9,4 @@ select
     {{ codechat.utc('deleted_at') }} as deleted_at,
     additional_properties
 from {{ source('codechat', 'webhooks') }}
+{{ codechat.without_deleted(source('codechat', 'webhooks')) }}
