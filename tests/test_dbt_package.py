@@ -10,9 +10,10 @@ import yaml
 
 from demo.codechat import FLAGS
 from tools import dbt_docs
-from tools.dbt_docs import PACKAGE, columns, schemas
+from tools.dbt_docs import PACKAGE, ROOT, columns, schemas
 
 MODELS = PACKAGE / "models"
+PAGE = ROOT / "docs" / "models.md"
 
 
 def test_what_is_written_from_the_schemas_is_up_to_date() -> None:
@@ -49,3 +50,8 @@ def test_every_model_is_described() -> None:
         for model in yaml.safe_load(path.read_text(encoding="utf-8"))["models"]
     }
     assert described == {path.stem for path in MODELS.rglob("*.sql")}
+
+
+def test_the_page_names_every_variable_of_the_profile() -> None:
+    read = re.findall(r"env_var\('(\w+)'", (PACKAGE / "profiles.yml").read_text(encoding="utf-8"))
+    assert set(re.findall(r"\bDBT_[A-Z_]+\b", PAGE.read_text(encoding="utf-8"))) == set(read)
