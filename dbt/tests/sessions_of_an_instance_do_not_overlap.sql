@@ -3,7 +3,9 @@ with in_order as (
         instance_id,
         connected_at,
         disconnected_at,
-        lead(connected_at) over (partition by instance_id order by connected_at, disconnected_at nulls last) as next_connected_at
+        lead(connected_at) over (
+            partition by instance_id order by connected_at, disconnected_at nulls last
+        ) as next_connected_at
     from {{ ref('codechat__sessions') }}
 )
 

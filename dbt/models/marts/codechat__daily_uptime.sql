@@ -6,7 +6,9 @@ with sessions as (
         *,
         -- An instance belongs to the business of its last session until the next one begins: so long as that
         -- business is read, it is known to be connected or not.
-        lead(connected_at) over (partition by instance_id order by connected_at, disconnected_at nulls last) as next_connected_at
+        lead(connected_at) over (
+            partition by instance_id order by connected_at, disconnected_at nulls last
+        ) as next_connected_at
     from {{ ref('codechat__sessions') }}
 ),
 

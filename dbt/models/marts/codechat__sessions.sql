@@ -181,8 +181,12 @@ seen as (
             and instances.observed_at = businesses.observed_at,
             false
         ) as is_listed_now,
+        -- That a read missed it counts if it is back since.
         coalesce(
-            missed.told_at, case when missed.next_connected_at is not null then missed.missed_at end
+            missed.told_at,
+            case
+                when coalesce(instances.observed_at, missed.next_connected_at) >= missed.missed_at then missed.missed_at
+            end
         ) as known_end_at,
         case
             when instances.business_id = missed.business_id then instances.observed_at
@@ -243,17 +247,18 @@ listings as (
         connected_at,
         case when is_moved then next_connected_at else ended_at end as ended_at,
         case when is_moved then 'moved' else ended_by end as ended_by,
+        is_moved or known_end_at is not null as is_end_known,
         last_seen_at,
         next_connected_at,
         business_observed_at
     from moved
 ),
 
--- others_until is when the last of the listings that began before it ends.
+-- others_until is when the last of the listings that began before it ends, as far as that is known.
 overlaid as (
     select
         *,
-        max(coalesce(ended_at, {{ never }})) over (
+        max(case when is_end_known then ended_at else {{ never }} end) over (
             partition by instance_id
             order by connected_at, business_id
             rows between unbounded preceding and 1 preceding
@@ -261,8 +266,8 @@ overlaid as (
     from listings
 ),
 
--- Where a session ends and another business still lists the instance, it is back there, which no row tells. It was seen
--- there after it was last seen here.
+-- Where a session ends and another business goes on to list the instance, it is back there, which no row tells: a read
+-- of that business has seen it after it was last seen here.
 back as (
     select
         overlaid.instance_id,
@@ -271,6 +276,7 @@ back as (
         others.business_id,
         others.ended_at,
         others.ended_by,
+        others.is_end_known,
         others.business_observed_at,
         row_number() over (
             partition by overlaid.instance_id, overlaid.ended_at
@@ -279,21 +285,54 @@ back as (
     from overlaid
     inner join overlaid as others
         on overlaid.instance_id = others.instance_id
+    left join {{ ref('int_codechat__reads') }} as reads
+        on
+            others.business_id = reads.business_id
+            and reads.read_at > overlaid.last_seen_at
+            and reads.read_at <= coalesce(others.last_seen_at, reads.read_at)
+            and reads.read_at < coalesce(overlaid.next_connected_at, {{ never }})
     where
         overlaid.others_until > overlaid.ended_at
         and coalesce(overlaid.next_connected_at > overlaid.ended_at, true)
-        and overlaid.connected_at >= others.connected_at
-        and coalesce(others.ended_at, {{ never }}) > overlaid.ended_at
-        and (others.ended_at is null or others.last_seen_at > overlaid.last_seen_at)
+        and others.connected_at <= overlaid.connected_at
+        and (
+            coalesce(others.ended_at, {{ never }}) > overlaid.ended_at
+            or (overlaid.next_connected_at is not null and not others.is_end_known)
+        )
+        -- What is listed now is so in any case, unless it was in yet another business since.
+        and (reads.read_at is not null or (others.ended_at is null and overlaid.next_connected_at is null))
 ),
 
 sessions as (
-    select business_id, instance_id, connected_at, next_connected_at, ended_at, ended_by, business_observed_at
+    select
+        business_id,
+        instance_id,
+        connected_at,
+        ended_at,
+        ended_by,
+        is_end_known,
+        next_connected_at,
+        business_observed_at
     from listings
     union all
-    select business_id, instance_id, connected_at, next_connected_at, ended_at, ended_by, business_observed_at
+    select
+        business_id,
+        instance_id,
+        connected_at,
+        ended_at,
+        ended_by,
+        is_end_known,
+        next_connected_at,
+        business_observed_at
     from back
     where place = 1
+),
+
+cut as (
+    select
+        *,
+        next_connected_at is not null and (not is_end_known or next_connected_at < ended_at) as is_cut
+    from sessions
 ),
 
 dated as (
@@ -301,11 +340,10 @@ dated as (
         business_id,
         instance_id,
         connected_at,
-        case when next_connected_at < coalesce(ended_at, {{ never }}) then next_connected_at else ended_at end
-            as disconnected_at,
-        case when next_connected_at < coalesce(ended_at, {{ never }}) then 'moved' else ended_by end as ended_by,
+        case when is_cut then next_connected_at else ended_at end as disconnected_at,
+        case when is_cut then 'moved' else ended_by end as ended_by,
         business_observed_at
-    from sessions
+    from cut
 )
 
 select
