@@ -344,7 +344,8 @@ class RowMemory:
         for instance_id in new & self._homes.keys():  # it was away, or in another business
             _take(self._homes[instance_id], instance_id)
             now[instance_id].last_listed = None
-        self._homes.update(dict.fromkeys(new, former))
+        for instance_id in new:
+            self._homes[instance_id] = former
         for memory in away.values():
             memory.last_listed = observed_at
         for instance_id, memory in (former.away | former.seen).items():
