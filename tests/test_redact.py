@@ -371,8 +371,13 @@ def test_a_secret_is_hidden_in_a_url_and_in_json_too() -> None:
 
 
 def test_the_longer_of_two_secrets_is_hidden_first() -> None:
-    scrub_logs(["secret-one", "secret-one-two"])
-    assert scrub("secret-one-two") == "***"
+    scrub_logs(["secret-one", "secret-one-two", "a-secret-one-more"])
+    assert scrub("secret-one-two, a-secret-one-more") == "***, ***"
+
+
+def test_a_token_of_eight_characters_is_hidden_within_a_word_too() -> None:
+    scrub_logs(["abcd1234", "abc1234"])
+    assert scrub("xabcd1234x, xabc1234x") == "x***x, xabc1234x"
 
 
 def test_an_empty_secret_hides_nothing() -> None:
