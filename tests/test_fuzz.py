@@ -427,7 +427,7 @@ class Found:
     def unchanged(self, mark: Mark) -> bool:
         """Tell whether a text that came out did so as it was; URLs, and what is nested deep, are not looked at."""
         texts = self.strings.get(str(mark.number), set())
-        return type(mark) is not Mark or "/" in mark or clean(mark) in texts or any(text[0] in "[{" for text in texts)
+        return type(mark) is not Mark or "://" in mark or clean(mark) in texts or any(text[0] in "[{" for text in texts)
 
     def __contains__(self, mark: Mark) -> bool:
         """Tell whether a mark came out."""
