@@ -1,4 +1,5 @@
 {{ config(materialized='table') }}
+{%- set session = "business_id, instance_id, connected_at, ended_at, ended_by, is_end_known, next_connected_at, business_observed_at" %}
 {%- set never = "timestamp '9999-12-31 00:00:00'" %}
 
 -- A table, made anew at each build: an end that nobody told can be learned long after it.
@@ -304,26 +305,10 @@ back as (
 ),
 
 sessions as (
-    select
-        business_id,
-        instance_id,
-        connected_at,
-        ended_at,
-        ended_by,
-        is_end_known,
-        next_connected_at,
-        business_observed_at
+    select {{ session }}
     from listings
     union all
-    select
-        business_id,
-        instance_id,
-        connected_at,
-        ended_at,
-        ended_by,
-        is_end_known,
-        next_connected_at,
-        business_observed_at
+    select {{ session }}
     from back
     where place = 1
 ),
