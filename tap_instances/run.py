@@ -58,8 +58,6 @@ class Run:
         ids = {business.id for business in businesses}
         kinds = {stream.name: stream.bookmark_type for stream in self.streams}
         self.bookmarks = read_bookmarks(tap.given_state, kinds, ids)
-        # Those whose state is not understood have a number here: they count, too.
-        known = {name for bookmark in self.bookmarks.values() if isinstance(bookmark, dict) for name in bookmark}
         for stream in self.streams:
             stream.open(self.bookmarks, activate=self.activate)
         # A history that a map drops keeps its state, as one that is not selected does: its rows are told later.
@@ -67,6 +65,8 @@ class Run:
         self.stateful: list[SnapshotStream] = [*self.remembering, *told]
         if self.activate and not tap.config.get("businesses"):
             # It may be a mistake of the server's, and a version would delete the rows of those.
+            # One whose state is not understood has a number here: it counts, too.
+            known = {name for bookmark in self.bookmarks.values() if isinstance(bookmark, dict) for name in bookmark}
             gone = known - ids
             if gone:
                 names = some(sorted(name if isinstance(name, str) else "one without readable state" for name in gone))
