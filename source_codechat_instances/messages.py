@@ -56,7 +56,7 @@ class AirbyteWriter(LineWriter):
         self._whole = threading.Lock()  # threads log, too: nothing may come between the parts of a line
         self._running: set[str] = set()
         self._counts: Counter[str] = Counter()  # records since the last STATE
-        self._cursors: dict[str, datetime] = {}  # stream that has deletions -> the cursor of its last row
+        self._cursors: dict[str, datetime] = {}  # stream with deletions -> the cursor of its last row
 
     @override
     def write(self, lines: bytes) -> None:
@@ -67,9 +67,11 @@ class AirbyteWriter(LineWriter):
             self.status("RUNNING", name)
         if name in STATELESS:
             self.states[name] = {"observed_at": cursor}
-        if name in DELETING and cursor < (last := self._cursors.get(name, cursor)):
-            cursor = last + timedelta(microseconds=1)
-        self._cursors[name] = cursor
+        if name in DELETING:
+            last = self._cursors.get(name, cursor)
+            if cursor < last:
+                cursor = last + timedelta(microseconds=1)
+            self._cursors[name] = cursor
         self._counts[name] += len(records)
         tail = b',"%b":%b}' % (CURSOR.encode(), msgspec.json.encode(cursor))
         rows = [msgspec.Raw(bytes(record.record)[:-1] + tail) for record in records]
