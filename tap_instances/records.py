@@ -172,7 +172,9 @@ class ApiObject:
         is_text = not self.secrets and is_secret_text(name)
         path = self.prefix + (name if self.secrets else MASK if is_text else mask_text(name))
         where = f"{self.stream}.{path}"
-        withheld = is_text or (not self.secrets and f"{where}.".startswith("instances.Auth."))
+        # Not by the path: a key of the instance may be spelled "Auth.x", too.
+        of_auth = self.prefix == "Auth." or (self.stream, self.prefix, name) == ("instances", "", "Auth")
+        withheld = is_text or (of_auth and not self.secrets)
         return Place(path, where, self.fields.get(name, ANY) is not ANY, withheld)
 
     def read(self, raw: bytes) -> Any:  # noqa: ANN401

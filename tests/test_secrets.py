@@ -247,6 +247,15 @@ def test_a_date_time_leaves_whatever_its_name() -> None:
     assert run.records("webhooks")[0]["additional_properties"].items() >= times.items()
 
 
+def test_a_key_that_is_spelled_like_a_path_into_auth_is_judged_by_its_name() -> None:
+    time = "2026-11-25T19:00:00.000Z"
+    item = {"instanceId": "i", "Auth.jwt": time, "Auth.on": True, "Auth.x": HIDDEN, "Auth": {"x": time, "on": True}}
+    run = read({"Instances": [item]})
+    assert run.records("instances")[0]["additional_properties"] == {"Auth.jwt": time, "Auth.on": True}
+    assert withheld(run).split(", ") == ["instances.Auth.x", "instances.Auth.on"]
+    assert HIDDEN not in run.stdout + run.stderr
+
+
 def test_with_include_secrets_all_of_it_leaves() -> None:
     members = {"headers": {"X-Anything": HIDDEN}, "pwd": HIDDEN, "note": f"Bearer {HIDDEN}"}
     run = read(body("of a webhook", members), include_secrets=True)
