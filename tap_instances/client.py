@@ -24,6 +24,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from typing_extensions import override
 
+from tap_instances.body import CHUNK, Body
 from tap_instances.failures import SnapshotError, network_failure, origin
 from tap_instances.redact import scrub_logs
 from tap_instances.responses import MAX_RETRY_AFTER, Snapshot, read_connected, read_listed
@@ -34,13 +35,12 @@ if TYPE_CHECKING:
     from tap_instances.businesses import Business
 
     T = TypeVar("T")
-    ResponseParser = Callable[[requests.Response, bytearray], T]
+    ResponseParser = Callable[[requests.Response, Body], T]
 
 # The second is known from public clients of the API, not from its documentation.
 CONNECTED_PATH: Final = "/api/v2/business/{business_id}/instance/connected"
 BUSINESSES_PATH: Final = "/api/v2/admin/business"
 MAX_BACKOFF: Final = 60.0  # seconds
-CHUNK: Final = 1 << 20  # bytes; of an error response no more are read than that
 
 logger = logging.getLogger("tap-instances")
 
@@ -145,7 +145,7 @@ class Client:
             time.sleep(wait)
         raise final  # here, where no traceback holds the response
 
-    def _request(self, path: str, token: str, urls: list[str]) -> tuple[requests.Response, bytearray]:
+    def _request(self, path: str, token: str, urls: list[str]) -> tuple[requests.Response, Body]:
         """Send the request once, and note the URLs to which it leads; return the response and its body."""
         try:
             with self._session.get(
@@ -164,13 +164,10 @@ class Client:
             raise failure from error
 
 
-def _read(response: requests.Response) -> bytearray:
-    """Return the decoded body, held once (``response.content`` would hold it twice for a moment)."""
-    body = bytearray()
+def _read(response: requests.Response) -> Body:
+    """Return the decoded body; of an error response, what can be had of its beginning."""
     if response.ok:
-        for chunk in response.raw.stream(CHUNK, decode_content=True):
-            body += chunk
-    else:  # the status is enough
-        with suppress(urllib3.exceptions.HTTPError, OSError):
-            body += response.raw.read(CHUNK, decode_content=True)
-    return body
+        return Body(response.raw.stream(CHUNK, decode_content=True))
+    with suppress(urllib3.exceptions.HTTPError, OSError):
+        return Body([response.raw.read(CHUNK, decode_content=True)])
+    return Body([])

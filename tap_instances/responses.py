@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     import requests
 
+    from tap_instances.body import Body
+
     T = TypeVar("T")
 
 TRANSIENT: Final = frozenset({408, 429, *range(500, 600)})  # worth a retry
@@ -57,14 +59,15 @@ MESSAGE_KEYS: Final = ("message", "messages", "errors", "detail", "response", "t
 class Snapshot:
     """One complete response."""
 
-    body: dict[str, Any]  # the top-level object without ``Instances``
+    top: dict[str, Any]  # the top-level object without ``Instances``
     instances: Sequence[Raw]  # the list's items
+    body: Body  # whose parts they are
     observed_at: datetime  # in UTC: when the response was complete
     not_utf8: bool = False  # bytes were replaced by U+FFFD
     seconds: float = 0.0  # how long it took, retries and waits included
 
 
-def read_connected(response: requests.Response, body: bytearray) -> Snapshot:
+def read_connected(response: requests.Response, body: Body) -> Snapshot:
     """Return the snapshot in a response that is complete just now, or raise a :class:`SnapshotError`."""
     observed_at = datetime.now(timezone.utc)
     _check(response, body, ADVICE)
@@ -77,13 +80,13 @@ def read_connected(response: requests.Response, body: bytearray) -> Snapshot:
         raise SnapshotError(reason, CHECK_URL, _said(top))
     if key := next_page_key(top):
         raise _not_whole(f"its {key} tells of more pages")
-    return Snapshot(top, instances, observed_at, not_utf8)
+    return Snapshot(top, instances, body, observed_at, not_utf8)
 
 
-def read_listed(response: requests.Response, body: bytearray) -> list[dict[str, Any]]:
+def read_listed(response: requests.Response, body: Body) -> list[dict[str, Any]]:
     """Return the items of the server's list of businesses, or raise a :class:`SnapshotError`."""
     _check(response, body, LIST_ADVICE)
-    value = _parse(response, body, parse_json)
+    value = _parse(response, body, lambda body: parse_json(bytes(body)))
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
         return value
     what = "an array of other things" if isinstance(value, list) else json_type(value)
@@ -91,7 +94,7 @@ def read_listed(response: requests.Response, body: bytearray) -> list[dict[str, 
     raise SnapshotError(reason, "check api_url, or use businesses instead of admin_token", _said(value))
 
 
-def _parse(response: requests.Response, body: bytearray, parse: Callable[[bytearray], T]) -> T:
+def _parse(response: requests.Response, body: Body, parse: Callable[[Body], T]) -> T:
     """Return what ``parse`` makes of a body, or raise a :class:`SnapshotError`."""
     try:
         return parse(body)
@@ -105,16 +108,17 @@ def _parse(response: requests.Response, body: bytearray, parse: Callable[[bytear
             raise SnapshotError(reason, advice) from error
         if _is_page(body):
             raise SnapshotError("the response is a web page, not JSON", CHECK_URL, transient=True) from error
-        what = "not JSON" if body.strip() else "empty"
+        what = "not JSON" if bytes(body).strip() else "empty"
         raise SnapshotError(f"the response is {what}", f"if it stays so, {OPERATOR}", transient=True) from error
 
 
-def _read_top(body: bytearray) -> tuple[Any, list[Raw] | None, bool]:
+def _read_top(body: Body) -> tuple[Any, list[Raw] | None, bool]:
     """Return what :func:`_split` does, of a repaired body if need be, and whether bytes were not UTF-8."""
     try:
-        return *_split(body), False
+        return *_split(body.view), False
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return *_split(repair(body)), not is_unicode(body)
+        raw = bytes(body)
+        return *_split(repair(raw)), not is_unicode(raw)
 
 
 class _Documented(msgspec.Struct, forbid_unknown_fields=True):
@@ -125,7 +129,7 @@ class _Documented(msgspec.Struct, forbid_unknown_fields=True):
     name: Raw = Raw(b"null")
 
 
-def _split(body: bytes | bytearray) -> tuple[Any, list[Raw] | None]:
+def _split(body: bytes | memoryview) -> tuple[Any, list[Raw] | None]:
     """Return a body's JSON value without ``Instances``, and their items, unparsed; all of it if they are no list."""
     rest: dict[str, Any]
     try:
@@ -148,7 +152,7 @@ def _not_whole(how: str) -> SnapshotError:
 # ------------------------------------------------------------------------------------------------- what went wrong
 
 
-def _check(response: requests.Response, body: bytearray, advice: Mapping[int, str]) -> None:
+def _check(response: requests.Response, body: Body, advice: Mapping[int, str]) -> None:
     """Raise a :class:`SnapshotError` unless this is a successful response with a whole list."""
     status = response.status_code
     if status == http.client.PARTIAL_CONTENT:
@@ -163,7 +167,7 @@ def _check(response: requests.Response, body: bytearray, advice: Mapping[int, st
         wait = _retry_after(response.headers.get("Retry-After", "").strip())
         action = f"the server asks to wait {wait:.0f} s, run again after that" if wait > MAX_RETRY_AFTER else REACH
         raise SnapshotError(reason, action, message, transient=True, wait=wait)
-    if WANTS_TLS.search(body):
+    if WANTS_TLS.search(body.view):
         raise SnapshotError(reason, "change http to https in api_url", message)
     action = advice.get(status, CHECK_URL)
     if _is_page(body):
@@ -173,8 +177,8 @@ def _check(response: requests.Response, body: bytearray, advice: Mapping[int, st
     raise SnapshotError(reason, action, message)
 
 
-def _is_page(body: bytearray) -> bool:
-    return body[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+def _is_page(body: Body) -> bool:
+    return bytes(body.view[:1024]).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
 
 
 def _retry_after(value: str) -> float:
@@ -184,13 +188,13 @@ def _retry_after(value: str) -> float:
     return 0.0
 
 
-def _message(body: bytearray) -> str:
+def _message(body: Body) -> str:
     """Return the API's own message in an error response, as one line."""
     try:
-        value = parse_json(body)
+        value = parse_json(bytes(body))
         return one_line(value) if isinstance(value, str) else _said(value)
     except (ValueError, RecursionError):
-        text = body.decode("utf-8", "replace").strip()
+        text = bytes(body).decode("utf-8", "replace").strip()
         return text if text.isprintable() and not text.startswith(("<", "{", "[")) else ""
 
 

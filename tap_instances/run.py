@@ -22,8 +22,6 @@ from tap_instances.values import encode
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from msgspec import Raw
-
     from tap_instances.businesses import Business
     from tap_instances.memory import Memory
     from tap_instances.records import Instance
@@ -124,10 +122,10 @@ class Run:
             return
         source = Source(business_id, outcome.observed_at)
         self.findings.broken_text |= outcome.not_utf8
-        row = self.reader.read_business(outcome.body, source)
+        row = self.reader.read_business(outcome.top, source)
         self.business.writer.write([row], source.observed_at)
         instances = len(outcome.instances)
-        webhooks = self.sync_instances(outcome.instances, source) if self.business.writer.passes(row) else 0
+        webhooks = self.sync_instances(outcome, source) if self.business.writer.passes(row) else 0
         self.read += 1
         if self.testing:
             logger.info("business %s: ok, %d instances", business_id, instances)
@@ -135,16 +133,16 @@ class Run:
             logger.info("business %s (%d of %d): %d instances, %d webhooks, %.1f s", business_id, number,
                         len(self.businesses), instances, webhooks, outcome.seconds)  # fmt: skip
 
-    def sync_instances(self, items: Sequence[Raw], source: Source) -> int:
+    def sync_instances(self, snapshot: Snapshot, source: Source) -> int:
         """Write what is below a business; return how many webhooks it has."""
         for stream in self.remembering:
             stream.memory.begin(source.business_id)
         partitions = [stream.bookmark.get(source.business_id) for stream in self.stateful]
-        if not items and any(getattr(partition, "seen", None) for partition in partitions):
+        if not snapshot.instances and any(getattr(partition, "seen", None) for partition in partitions):
             logger.warning("business %s: nothing is connected now; the last sync saw some", source.business_id)
         read, faults = self.reader.read_instance, len(self.findings.faults)
-        read_items = (read(bytes(item), index, source) for index, item in enumerate(items))
-        instances = filter(None, read_items)
+        items = enumerate(snapshot.body.take(snapshot.instances))
+        instances = filter(None, (read(item, index, source) for index, item in items))
         listed: dict[str, None] = {}
         webhooks = 0
         while page := list(islice(instances, PAGE)):

@@ -62,7 +62,7 @@ decode: Final = decoder(Any).decode
 _LENIENT: Final = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=int, strict=False)
 
 
-def parse_json(raw: bytes | bytearray) -> Any:  # noqa: ANN401
+def parse_json(raw: bytes) -> Any:  # noqa: ANN401
     """Parse JSON as leniently as can be: byte order marks, UTF-16, broken UTF-8, control characters, any number.
 
     Raises:
@@ -72,7 +72,7 @@ def parse_json(raw: bytes | bytearray) -> Any:  # noqa: ANN401
     return _LENIENT.decode(raw.decode(json.detect_encoding(raw), "replace"))
 
 
-def is_unicode(raw: bytes | bytearray) -> bool:
+def is_unicode(raw: bytes) -> bool:
     """True if JSON is valid UTF-8, or the UTF-16 or UTF-32 that it looks like."""
     try:
         raw.decode(json.detect_encoding(raw))
@@ -81,7 +81,7 @@ def is_unicode(raw: bytes | bytearray) -> bool:
     return True
 
 
-def repair(raw: bytes | bytearray) -> bytes:
+def repair(raw: bytes) -> bytes:
     r"""Return JSON that :data:`decode` and every target can read.
 
     Bytes that are not UTF-8 and lone surrogates become U+FFFD, ``\u0000`` is removed. Raises what :func:`parse_json`

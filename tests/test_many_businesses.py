@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import requests
 
+    from tap_instances.body import Body
     from tests.kit.faults import Act, Connection
 
 SOON: Final = 0.2  # seconds in which what must not happen would have happened
@@ -308,7 +309,7 @@ def test_one_without_a_key_leaves_the_others_whole() -> None:
 
 
 def test_a_bug_in_one_is_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(response: requests.Response, body: bytearray) -> Snapshot:
+    def broken(response: requests.Response, body: Body) -> Snapshot:
         if "b-1" in response.url:
             raise ZeroDivisionError
         return read_connected(response, body)

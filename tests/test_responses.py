@@ -42,7 +42,7 @@ def test_each_way_through_a_body_gives_what_the_general_one_does(raw: bytes) -> 
         whole = decode(repair(raw))
         assert [decode(repair(bytes(item))) for item in snapshot.instances] == whole.pop("Instances")
     absent = {"businessId": None, "name": None}  # as if null
-    assert {**absent, **snapshot.body} == {**absent, **whole}
+    assert {**absent, **snapshot.top} == {**absent, **whole}
     assert snapshot.observed_at == NOW
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from tap_instances import client
+from tap_instances.body import Body
 from tap_instances.failures import SnapshotError
 from tap_instances.responses import Snapshot, read_connected
 from tap_instances.tap import TapInstances
@@ -72,7 +73,7 @@ def read_body(body: bytes, observed_at: datetime) -> Snapshot:
     """Give the snapshot in the body of a 200."""
     response = requests.Response()
     response.status_code = 200
-    snapshot = read_connected(response, bytearray(body))
+    snapshot = read_connected(response, Body([body]))
     snapshot.observed_at = observed_at
     return snapshot
 
