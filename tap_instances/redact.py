@@ -132,7 +132,8 @@ def _is_secret_parameter(quoted: str) -> bool:
     return is_secret_name(name) or name.strip().lower() == "code"
 
 
-_hidden: set[str] = set()  # the spellings of this process's secrets
+_BEGINNING: Final = 8  # characters
+_hidden: dict[int, dict[str, set[str]]] = {}  # this process's secrets by how they begin, in lower case; by its length
 
 
 def scrub(text: str) -> str:
@@ -140,8 +141,11 @@ def scrub(text: str) -> str:
 
     They are found in any case: a host name, for one, is written in lower case.
     """
-    folded = text.lower()
-    found = {secret for secret in _hidden if secret.lower() in folded}  # much quicker than a pattern
+    folded, found = text.lower(), []
+    for length, secrets in _hidden.items():  # not one by one: with thousands of tokens there are thousands of lines
+        pieces = {folded[start : start + length] for start in range(len(folded))}
+        candidates = [secret for piece in pieces & secrets.keys() for secret in secrets[piece]]
+        found += [secret for secret in candidates if secret.lower() in folded]
     for secret in sorted(found, key=len, reverse=True):
         # A very short token may be a part of many words: hide it where it stands alone.
         pattern = re.escape(secret) if len(secret) >= 8 else rf"(?<![\w-]){re.escape(secret)}(?![\w-])"  # noqa: PLR2004
@@ -166,7 +170,9 @@ def scrub_logs(secrets: Iterable[str]) -> None:
     """Hide these secrets, and those of earlier calls, from now on: in :func:`scrub` and in the present log handlers."""
     for secret in filter(None, secrets):  # as it is, in a URL, in JSON
         quoted = [quote(secret, safe, errors="replace") for safe in ("/", "")]
-        _hidden.update((secret, *quoted, json.dumps(secret)[1:-1]))
+        for spelling in (secret, *quoted, json.dumps(secret)[1:-1]):
+            beginning = spelling.lower()[:_BEGINNING]
+            _hidden.setdefault(len(beginning), {}).setdefault(beginning, set()).add(spelling)
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", ())}
     # The last resort writes the warnings of a program whose loggers have no handler.

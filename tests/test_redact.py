@@ -375,6 +375,13 @@ def test_the_longer_of_two_secrets_is_hidden_first() -> None:
     assert scrub("secret-one-two, a-secret-one-more") == "***, ***"
 
 
+def test_secrets_that_begin_alike_are_all_hidden() -> None:
+    tokens = [f"Token-{number}" for number in range(8, 12)]
+    scrub_logs([*tokens, "Token", "to"])
+    line = " / ".join([*map(str.upper, tokens), "token", "TO", "together"])
+    assert scrub(line) == " / ".join(["***"] * 6 + ["together"])
+
+
 def test_a_token_of_eight_characters_is_hidden_within_a_word_too() -> None:
     scrub_logs(["abcd1234", "abc1234"])
     assert scrub("xabcd1234x, xabc1234x") == "x***x, xabc1234x"
