@@ -308,6 +308,14 @@ def test_one_without_a_key_leaves_the_others_whole() -> None:
     assert run.of("ACTIVATE_VERSION") == []
 
 
+def test_of_broken_text_in_one_is_told_after_the_others() -> None:
+    broken = b'{"name":"\xff","Instances":[]}'
+    with FaultServer(businesses=scripts(names(3)) | {"b-1": (answer(200, broken),)}) as server:
+        run = sync(config(server, names(3)))
+    assert run.returncode == 0
+    assert "bytes that are not UTF-8" in run.lines("WARNING")[-1]
+
+
 def test_a_bug_in_one_is_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(response: requests.Response, body: Body) -> Snapshot:
         if "b-1" in response.url:

@@ -252,6 +252,19 @@ def test_an_unknown_key_that_is_null_is_left_out() -> None:
     assert not reader.findings.unknown
 
 
+def test_an_unknown_key_is_kept_where_another_one_is_missing() -> None:
+    reader = make_reader()
+    for keys in ({"first": 1, "second": 2}, {"second": 3}, {"first": None, "second": 4}):
+        row, _ = instance(reader, **keys)
+        assert row["additional_properties"] == {name: value for name, value in keys.items() if value}
+
+
+def test_with_secrets_the_name_of_an_unknown_key_stays_as_it_is() -> None:
+    url = "https://user:password@example.com/?token=1"
+    row, _ = instance(make_reader(include_secrets=True), **{url: 1, "new": {url: 2}})
+    assert row["additional_properties"] == {url: 1, "new": {url: 2}}
+
+
 def test_a_key_with_a_dot_is_not_taken_for_a_nested_one() -> None:
     row, _ = instance(
         make_reader(include_secrets=True),

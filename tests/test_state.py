@@ -58,6 +58,15 @@ def test_a_second_run_over_an_unchanged_world_emits_nothing_twice(wire: Wire) ->
         assert memories(second.state, stream) == memories(first.state, stream)
 
 
+def test_an_unchanged_instance_is_not_looked_into(wire: Wire) -> None:
+    wire.answers["b"] = [instance("i3", webhook("w4", newThing=1), new=1)]
+    first = wire.sync()
+    second = wire.sync(first.state)
+    told = [[line for line in run.lines("INFO") if "additional_properties" in line] for run in (first, second)]
+    assert ["webhooks.newThing" in str(lines) for lines in told] == [True, False]
+    assert ["instances.new" in str(lines) for lines in told] == [True, True]
+
+
 @pytest.mark.parametrize("reordered", ["instances", "webhooks"])
 def test_another_order_of_the_list_is_no_change(wire: Wire, reordered: str) -> None:
     first = wire.sync()
