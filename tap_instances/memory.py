@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 VERSION: Final = 2  # of a partition's shape
 KEPT: Final = timedelta(days=90)  # for how long an instance is remembered that is not listed
 
+NOT_UNDERSTOOD: Final = (ValueError, LookupError, TypeError, RecursionError, msgspec.DecodeError)
+
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 logger = logging.getLogger("tap-instances")
@@ -98,8 +100,8 @@ def read_bookmarks(
     kept as they came.
     """
     try:
-        bookmarks = _bookmarks(state if isinstance(state, bytes) else msgspec.json.encode(state))
-    except (ValueError, LookupError, TypeError, RecursionError, msgspec.DecodeError) as error:
+        bookmarks = _bookmarks(state)
+    except NOT_UNDERSTOOD as error:
         what = "the state is not understood (it has no bookmarks)"
         if isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError):
             what = "the state is not understood (it is not JSON)"
@@ -114,9 +116,10 @@ def read_bookmarks(
     return result
 
 
-def _bookmarks(state: bytes) -> dict[str, Raw]:
+def _bookmarks(state: Any) -> dict[str, Raw]:  # noqa: ANN401
     """Return the bookmarks in a state, which may be wrapped as a STATE message or as Meltano's ``singer_state``."""
-    top = msgspec.json.decode(state.removeprefix(BOM_UTF8), type=dict[str, Raw])
+    text = state if isinstance(state, bytes) else msgspec.json.encode(state)
+    top = msgspec.json.decode(text.removeprefix(BOM_UTF8), type=dict[str, Raw])
     for wrapper in ("value", "singer_state"):
         if wrapper in top and "bookmarks" not in top:
             top = msgspec.json.decode(top[wrapper], type=dict[str, Raw])
@@ -177,6 +180,13 @@ def _upgrade(old: dict[str, Any]) -> dict[str, Any]:
     return {**old, "seen": seen, "version": VERSION}
 
 
+def given_state(state: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the value of STATE for bookmarks that are as they came."""
+    with suppress(*NOT_UNDERSTOOD):
+        return {"bookmarks": _bookmarks(state)}
+    return {"bookmarks": {}}
+
+
 def to_state(bookmarks: Mapping[str, Bookmark | Raw]) -> dict[str, Any]:
     """Return the value of STATE for bookmarks."""
     lists = {stream: {"partitions": list(of.values())} for stream, of in bookmarks.items() if isinstance(of, dict)}
@@ -204,6 +214,8 @@ class RowMemory:
         self.unchanged = 0  # rows that were left out, since they are as remembered
         self.uncertain = False  # whether rows were kept of which nothing is known now
         self._committed: dict[str, datetime] = {}  # business -> when it was read
+        self._arrived: list[str] = []  # rows that are new to an instance, for each one that lists them
+        self._uncommitted: set[str] = set()  # those of businesses that were not read whole
         self._unsent: list[tuple[Memory, str]] = []  # rows that are remembered, and not part of this run's version
 
     @cached_property
@@ -251,7 +263,8 @@ class RowMemory:
         self._hidden: dict[str, Memory] = {}
         self._gone: dict[tuple[str, str], str] = {}  # (instance, row) that is not listed any more -> its digest
         self._kept: dict[tuple[str, str], str] = {}  # the same, but it is remembered
-        self._arrived: list[str] = []  # rows that are new to an instance, for each one that lists them
+        self._uncommitted.update(self._arrived)
+        self._arrived = []
         self._unknown: set[str] = set()  # rows of which nothing is known, if they have not arrived
 
     def keep(self, instance_id: str) -> None:
@@ -308,7 +321,7 @@ class RowMemory:
         """
         if not self._gone:
             return []
-        elsewhere = {key for _instance_id, key in self._kept}.union(self._arrived)
+        elsewhere = self._uncommitted.union(self._arrived, (key for _instance_id, key in self._kept))
         gone = []
         for (instance_id, key), digest in self._gone.items():
             if key in elsewhere:
@@ -354,6 +367,7 @@ class RowMemory:
                 away[instance_id] = memory
         former.replication_key_value, former.observed_at = self.latest, observed_at
         former.seen, former.away = seen, away
+        self._arrived = []
         self.bookmark[business_id] = former
         self._committed[business_id] = observed_at
 

@@ -13,7 +13,7 @@ from xxhash import xxh3_64_intdigest
 
 from tap_instances.columns import load_schema
 from tap_instances.failures import SnapshotError
-from tap_instances.memory import read_bookmarks, to_state
+from tap_instances.memory import given_state, read_bookmarks, to_state
 from tap_instances.records import Reader, Source
 from tap_instances.sdk.writer import PAGE, SyncError
 from tap_instances.streams import STREAMS
@@ -105,7 +105,7 @@ class Run:
                 for number, business in enumerate(self.businesses, 1):  # not zip, which would hold one more body
                     self.sync_business(business.id, next(outcomes), number)
                     if time.monotonic() - self.state_written >= STATE_INTERVAL:
-                        self.write_state()
+                        self.write_checkpoint()
             except SyncError as error:
                 self.fail(business.id, error)
         self.end()
@@ -178,7 +178,17 @@ class Run:
                 stream.memory.hide(instance.id)
         return passes
 
-    # --------------------------------------------------------------------------------------------------- how it ends
+    # --------------------------------------------------------------------------------------------------------- state
+
+    def write_checkpoint(self) -> None:
+        """Write STATE in the middle of a run.
+
+        Some loaders (pipelinewise's, and those made from it) take the first STATE that they see for the one that the
+        run began with, and so for what holds of streams whose rows they have not loaded. So the given one comes first.
+        """
+        if self.state_written == self.started and not self.testing:
+            self.tap.write_message(StateMessage(value=given_state(self.tap.given_state)))
+        self.write_state()
 
     def write_state(self) -> None:
         """Write STATE, after whatever waits for a batch."""
@@ -187,6 +197,8 @@ class Run:
         if not self.testing:
             self.tap.write_message(StateMessage(value=to_state(self.bookmarks)))
         self.state_written = time.monotonic()
+
+    # --------------------------------------------------------------------------------------------------- how it ends
 
     def end(self) -> None:
         """Report, activate if all went well, write the last STATE, and exit non-zero if not all went well."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from tap_instances import run as running
-from tests.kit.simulated_target import SimulatedTarget
+from tests.kit.simulated_target import BatchingTarget, SimulatedTarget
 from tests.kit.wire import Wire, instance, webhook
 from tests.test_replication_method import catalog_with, in_the_stream
 
 if TYPE_CHECKING:
     from tests.kit.support import Run
+
+AnyTarget = TypeVar("AnyTarget", bound=SimulatedTarget)
 
 # What is listed, run by run. Numbers come back without a webhook that they had, an id is listed twice and then once, a
 # webhook and a number move, each in the direction that a run reads first and in the other.
@@ -81,9 +83,8 @@ class Story:
         self.wire.answers = answers
         return self.wire.sync(target.state, catalog=self.catalog, emit_activate_version_messages=self.activate)
 
-    def target(self) -> SimulatedTarget:
-        """Give a target that has loaded all but the last run."""
-        target = SimulatedTarget(hard_delete=self.hard_delete)
+    def target(self, target: AnyTarget) -> AnyTarget:
+        """Let a target load all but the last run."""
         for answers in (AWAY, BEFORE):
             target.load(self.sync(target, answers).messages)
         return target
@@ -124,7 +125,7 @@ def test_a_run_that_is_cut_after_any_message_is_made_good_by_the_next(
     monkeypatch.setattr(running, "STATE_INTERVAL", -1.0 if often else 3600.0)
     monkeypatch.setattr(running, "PAGE", 1 if often else 1000)  # messages in another order
     story = Story(Wire(monkeypatch), **choice)
-    before = story.target()
+    before = story.target(SimulatedTarget(hard_delete=story.hard_delete))
     messages = story.sync(before, AFTER).messages
     uncut = deepcopy(before)
     uncut.load(messages)
@@ -146,12 +147,31 @@ def test_a_run_that_is_cut_after_any_message_is_made_good_by_the_next(
         sys.stdout.write(f"\ncrash sweep, {choice}: {len(messages) + 1} points\n")
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_a_run_is_made_good_whose_loader_kept_the_state_stream_by_stream(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(running, "STATE_INTERVAL", -1.0)
+    monkeypatch.setattr(running, "PAGE", 1)
+    story = Story(Wire(monkeypatch), activate=False, hard_delete=False, full_table=())
+    before = story.target(BatchingTarget(size))
+    messages = story.sync(before, AFTER).messages
+    uncut = deepcopy(before)
+    uncut.load(messages)
+    check_the_truth(uncut)
+    for cut in range(len(messages)):
+        target = deepcopy(before)
+        target.load(messages[:cut], whole=False)
+        target.load(story.sync(target, AFTER).messages)
+        assert without(target, "observations") == without(uncut, "observations"), f"cut after {cut} messages"
+
+
 @pytest.mark.parametrize("hard_delete", [False, True])
 def test_a_run_that_fails_changes_nothing_of_what_was_deleted(
     monkeypatch: pytest.MonkeyPatch, *, hard_delete: bool
 ) -> None:
     story = Story(Wire(monkeypatch), activate=True, hard_delete=hard_delete, full_table=())
-    target = story.target()
+    target = story.target(SimulatedTarget(hard_delete=story.hard_delete))
     gone = target.contents()["instances"]
     assert any("comes back" in row for row in gone) != hard_delete
     for failing in ("a", "b"):

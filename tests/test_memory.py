@@ -161,6 +161,15 @@ def test_what_is_new_changed_or_gone(before: Listed, now: Listed, emitted: list[
     assert (third.emitted, third.gone) == ([], [])
 
 
+def test_a_row_that_moved_to_a_business_that_was_not_read_whole_is_not_gone() -> None:
+    memory = open_memory(run(None, {"a": {"i": {"w": "1", "v": "1"}}, "b": {"j": {}}}).state)
+    memory.begin("b")
+    assert len(compare(memory, "j", "all", rows_of({"w": "1"}))) == 1
+    memory.begin("a")  # without a commit: an item of "b" had no key
+    assert compare(memory, "i", "all", []) == []
+    assert memory.settle_gone() == [("i", "v")]
+
+
 @pytest.mark.parametrize("row_id", HOSTILE)
 def test_ids_of_any_characters_are_remembered(row_id: str) -> None:
     listed = {row_id: {row_id: "1", "other": "1"}}

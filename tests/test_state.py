@@ -67,6 +67,33 @@ def test_an_unchanged_instance_is_not_looked_into(wire: Wire) -> None:
     assert ["instances.new" in str(lines) for lines in told] == [True, True]
 
 
+def test_a_webhook_that_moved_to_a_business_with_an_item_without_key_is_not_deleted(wire: Wire) -> None:
+    first = wire.sync()
+    wire.answers = {"b": [instance("i3", webhook("w1")), {"name": "no key"}], "a": [instance("i1", webhook("w2"))]}
+    second = wire.sync(first.state)
+    assert second.returncode == 1
+    for stream in REMEMBERING:
+        moved = [row for row in second.records(stream) if row["webhook_id"] == "w1"]
+        assert [(row["instance_id"], row["deleted_at"]) for row in moved] == [("i3", None)]
+
+
+def test_within_a_run_the_given_state_comes_before_the_first_own(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some loaders take the first one for what holds of all streams whose rows they have not loaded."""
+    first = wire.sync()
+    monkeypatch.setattr("tap_instances.run.STATE_INTERVAL", -1.0)
+    wire.answers["b"] = []
+    for given, told in (
+        (first.state, first.state),
+        ({"singer_state": first.state}, first.state),
+        (None, {"bookmarks": {}}),
+        ({"bookmarks": 1}, {"bookmarks": {}}),
+    ):
+        states = [message["value"] for message in wire.sync(given).of("STATE")]
+        assert states[0] == told
+        assert told not in states[1:]
+        assert len(states) == 4  # given, a, b, at the end
+
+
 @pytest.mark.parametrize("reordered", ["instances", "webhooks"])
 def test_another_order_of_the_list_is_no_change(wire: Wire, reordered: str) -> None:
     first = wire.sync()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,3 +88,40 @@ class SimulatedTarget:
             )
             for stream, table in self.tables.items()
         }  # fmt: skip
+
+
+class BatchingTarget(SimulatedTarget):
+    """Loads a stream's rows when `size` of them wait, and then keeps the last STATE for this stream alone.
+
+    For other streams it keeps what the first STATE of the run says. So do the loaders of pipelinewise, and those made
+    from them.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Start empty."""
+        super().__init__()
+        self.size = size
+
+    @override
+    def load(self, messages: Sequence[Message], cuts: Mapping[str, int] | None = None, *, whole: bool = True) -> None:
+        """Load messages in their order; the rows that wait at the end only if the run was read `whole`."""
+        waiting: dict[str, list[Message]] = {}
+        last: dict[str, Any] = {}
+        kept: dict[str, Any] = {}
+        for message in messages:
+            if message["type"] == "STATE":
+                last = message["value"]
+                kept = kept or deepcopy(last)
+            elif message["type"] == "RECORD":
+                rows = waiting.setdefault(message["stream"], [])
+                rows.append(message)
+                if len(rows) >= self.size:
+                    super().load(waiting.pop(message["stream"]))
+                    if bookmark := last.get("bookmarks", {}).get(message["stream"]):
+                        kept["bookmarks"][message["stream"]] = bookmark
+                    self.state = deepcopy(kept) or self.state
+            else:
+                super().load([message])
+        if whole:
+            super().load([row for rows in waiting.values() for row in rows])
+            self.state = last
