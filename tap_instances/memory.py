@@ -216,6 +216,7 @@ class RowMemory:
         self._committed: dict[str, datetime] = {}  # business -> when it was read
         self._arrived: list[str] = []  # rows that are new to an instance, for each one that lists them
         self._uncommitted: set[str] = set()  # those of businesses that were not read whole
+        self._unknown: set[str] = set()  # rows of which nothing is known, if they have not arrived
         self._unsent: list[tuple[Memory, str]] = []  # rows that are remembered, and not part of this run's version
 
     @cached_property
@@ -265,7 +266,6 @@ class RowMemory:
         self._kept: dict[tuple[str, str], str] = {}  # the same, but it is remembered
         self._uncommitted.update(self._arrived)
         self._arrived = []
-        self._unknown: set[str] = set()  # rows of which nothing is known, if they have not arrived
 
     def keep(self, instance_id: str) -> None:
         """Remember an instance as before; it is one that is remembered."""

@@ -77,6 +77,18 @@ def test_a_webhook_that_moved_to_a_business_with_an_item_without_key_is_not_dele
         assert [(row["instance_id"], row["deleted_at"]) for row in moved] == [("i3", None)]
 
 
+def test_events_that_are_missing_where_their_webhook_moved_to_are_not_deleted(wire: Wire) -> None:
+    first = wire.sync()
+    moved = webhook("w1")
+    del moved["WebhookEvents"]
+    wire.answers = {"b": [instance("i3", moved)], "a": [instance("i1", webhook("w2")), instance("i2", webhook("w3"))]}
+    second = wire.sync(first.state)
+    assert "w1" not in ids(second, "webhook_events")
+    wire.answers["b"] = [instance("i3")]
+    third = wire.sync(second.state)
+    assert [row["webhook_id"] for row in third.records("webhooks") if row["deleted_at"]] == ["w1"]
+
+
 def test_within_a_run_the_given_state_comes_before_the_first_own(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some loaders take the first one for what holds of all streams whose rows they have not loaded."""
     first = wire.sync()
