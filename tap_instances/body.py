@@ -6,7 +6,7 @@ So a run's peak is the body, and not the body and what is remembered of all of i
 from __future__ import annotations
 
 import mmap
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Body:
     def _grow(self, size: int) -> None:
         try:
             self._memory.resize(size)
-        except SystemError:  # only Linux can
+        except (SystemError, AttributeError):  # only Linux can
             with closing(self._memory) as former:
                 self._memory = _allocate(size)
                 self._memory[: len(former)] = former[:]
@@ -50,7 +50,8 @@ class Body:
             read += len(item)
             if read - freed > CHUNK:
                 freed = read // mmap.PAGESIZE * mmap.PAGESIZE
-                self._memory.madvise(mmap.MADV_DONTNEED, 0, freed)
+                with suppress(OSError):  # a system that does not do so is no reason to fail
+                    self._memory.madvise(mmap.MADV_DONTNEED, 0, freed)
 
 
 def _allocate(size: int) -> mmap.mmap:
