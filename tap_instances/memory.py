@@ -311,7 +311,7 @@ class RowMemory:
                 self._kept[instance_id, key] = known[key]
                 self.uncertain = True
         self._unknown |= instance.unknown_events
-        self._seen[instance_id] = Memory(now, "" if twice or hidden else digest)
+        self._seen[instance_id] = Memory(now, "" if twice or hidden or instance.unknown_events else digest)
         return emitted
 
     def settle_gone(self) -> list[tuple[str, str]]:

@@ -82,11 +82,13 @@ def test_events_that_are_missing_where_their_webhook_moved_to_are_not_deleted(wi
     moved = webhook("w1")
     del moved["WebhookEvents"]
     wire.answers = {"b": [instance("i3", moved)], "a": [instance("i1", webhook("w2")), instance("i2", webhook("w3"))]}
-    second = wire.sync(first.state)
-    assert "w1" not in ids(second, "webhook_events")
+    run = first
+    for _ in range(3):
+        run = wire.sync(run.state)
+        assert "w1" not in ids(run, "webhook_events")
     wire.answers["b"] = [instance("i3")]
-    third = wire.sync(second.state)
-    assert [row["webhook_id"] for row in third.records("webhooks") if row["deleted_at"]] == ["w1"]
+    last = wire.sync(run.state)
+    assert [row["webhook_id"] for row in last.records("webhooks") if row["deleted_at"]] == ["w1"]
 
 
 def test_within_a_run_the_given_state_comes_before_the_first_own(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
