@@ -16,6 +16,7 @@ from typing_extensions import override
 from source_codechat_instances import catalog
 from source_codechat_instances.messages import AirbyteWriter, CommandError, SilentWriter
 from tap_instances.tap import TapInstances
+from tap_instances.values import compact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -209,8 +210,8 @@ def _states(path: Path) -> dict[str, msgspec.Raw]:
     states = {}
     for item in given or ():
         try:
-            stream = msgspec.json.decode(item, type=_State).stream
-        except msgspec.ValidationError:
+            stream = msgspec.json.decode(compact(bytes(item)), type=_State).stream
+        except msgspec.DecodeError:
             logger.warning("a state is not understood (it is not one of type STREAM): its streams are synced in full")
             continue
         if stream.stream_state != NULL:

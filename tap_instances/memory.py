@@ -22,6 +22,8 @@ import msgspec
 from msgspec import Raw, Struct
 from xxhash import xxh3_64_hexdigest
 
+from tap_instances.values import compact
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -119,7 +121,7 @@ def read_bookmarks(
 def _bookmarks(state: Any) -> dict[str, Raw]:  # noqa: ANN401
     """Return the bookmarks in a state, which may be wrapped as a STATE message or as Meltano's ``singer_state``."""
     text = state if isinstance(state, bytes) else msgspec.json.encode(state)
-    top = msgspec.json.decode(text.removeprefix(BOM_UTF8), type=dict[str, Raw])
+    top = msgspec.json.decode(compact(text.removeprefix(BOM_UTF8)), type=dict[str, Raw])
     for wrapper in ("value", "singer_state"):
         if wrapper in top and "bookmarks" not in top:
             top = msgspec.json.decode(top[wrapper], type=dict[str, Raw])

@@ -105,6 +105,12 @@ def _clean(value: Any) -> Any:  # noqa: ANN401
     return result
 
 
+def compact(raw: bytes) -> bytes:
+    """Return JSON in one line, as a message needs it that repeats a part of it."""
+    raw = raw.strip()
+    return msgspec.json.format(raw, indent=-1) if b"\n" in raw or b"\r" in raw else raw
+
+
 def add_key(target: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401
     """Add a key to an object; if it has this key already, the new one gets an underscore."""
     while key in target:

@@ -590,6 +590,18 @@ def test_a_state_of_another_shape_does_not_touch_the_others(config: dict[str, An
     assert (again.records("webhooks"), len(again.log("WARN"))) == ([], 1)
 
 
+def test_a_state_in_several_lines_is_given_back_in_one(config: dict[str, Any]) -> None:
+    first = read(config)
+    failing = config | {"businesses": [{**entry, "auth_token": "wrong"} for entry in config["businesses"]]}
+    text = json.dumps(first.state, indent=2).encode()
+    catalog = configured(discovered(config))
+    for settings_now in (config, failing):
+        output = airbyte("read", config=settings_now, catalog=catalog, state=text)
+        assert [state["stream"]["stream_descriptor"]["name"] for state in output.state] == NAMES
+    for before, after in zip(first.state, output.state, strict=True):
+        assert before["stream"] == after["stream"]
+
+
 def test_an_empty_list_of_a_form_is_not_set(config: dict[str, Any]) -> None:
     one = {"api_url": config["api_url"], **config["businesses"][0]}
     output = airbyte("check", config=one | {"businesses": [], "headers": []})

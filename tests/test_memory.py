@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 import pytest
 
-from tap_instances.memory import ListPartition, Partition, RowMemory, RowPartition, read_bookmarks, to_state
+from tap_instances.memory import (
+    ListPartition,
+    Partition,
+    RowMemory,
+    RowPartition,
+    given_state,
+    read_bookmarks,
+    to_state,
+)
 from tap_instances.records import Instance, Row
 from tests.kit.wire import Wire, instance
 
@@ -660,6 +668,18 @@ def test_an_instance_that_version_1_remembered_twice_is_remembered_once_and_come
 def test_a_state_is_read_however_it_is_wrapped(wrap: Any) -> None:  # noqa: ANN401
     first = run(None, {"i": {"w": "1"}})
     assert as_json(to_state(read_bookmarks(wrap(first.state), KINDS, {"b"}))) == first.state
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_what_is_kept_as_it_came_stands_in_one_line(end: bytes) -> None:
+    partitions = [entry("not understood", "not configured")]
+    given = {"bookmarks": {"theirs": {"a": ["x\ny", 1.50]}, "webhooks": {"partitions": partitions}}}
+    text = msgspec.json.format(msgspec.json.encode(given), indent=2).replace(b"\n", end) + end
+    for state in (to_state(read_bookmarks(text, KINDS, {"b"})), given_state(text)):
+        line = msgspec.json.encode(state)
+        assert msgspec.json.decode(line) == given
+        assert b"\n" not in line
+        assert b"\r" not in line
 
 
 @pytest.mark.parametrize(
