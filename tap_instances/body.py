@@ -18,7 +18,7 @@ CHUNK: Final = 1 << 20  # bytes
 
 
 class Body:
-    """The bytes of a body, as :attr:`view`."""
+    """The bytes of a body, as :attr:`view`, until :meth:`take` frees them."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         """Take the body's parts as they come."""

@@ -182,8 +182,8 @@ def _upgrade(old: dict[str, Any]) -> dict[str, Any]:
     return {**old, "seen": seen, "version": VERSION}
 
 
-def given_state(state: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return the value of STATE for bookmarks that are as they came."""
+def as_given(state: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return a given state as the value of STATE: without its wrapper, and empty if it is not understood."""
     with suppress(*NOT_UNDERSTOOD):
         return {"bookmarks": _bookmarks(state)}
     return {"bookmarks": {}}

@@ -133,7 +133,8 @@ def _is_secret_parameter(quoted: str) -> bool:
 
 
 _BEGINNING: Final = 8  # characters
-_hidden: dict[int, dict[str, set[str]]] = {}  # this process's secrets by how they begin, in lower case; by its length
+# This process's secrets: the length of a beginning -> the beginning in lower case -> those that begin so.
+_hidden: dict[int, dict[str, set[str]]] = {}
 
 
 def scrub(text: str) -> str:
@@ -142,10 +143,11 @@ def scrub(text: str) -> str:
     They are found in any case: a host name, for one, is written in lower case.
     """
     folded, found = text.lower(), []
-    for length, secrets in _hidden.items():  # not one by one: with thousands of tokens there are thousands of lines
-        pieces = {folded[start : start + length] for start in range(len(folded))}
-        candidates = [secret for piece in pieces & secrets.keys() for secret in secrets[piece]]
-        found += [secret for secret in candidates if secret.lower() in folded]
+    # Not one secret after the other: with thousands of tokens there are thousands of lines.
+    for length, secrets in _hidden.items():
+        beginnings = {folded[start : start + length] for start in range(len(folded))}
+        for beginning in beginnings & secrets.keys():
+            found += [secret for secret in secrets[beginning] if secret.lower() in folded]
     for secret in sorted(found, key=len, reverse=True):
         # A very short token may be a part of many words: hide it where it stands alone.
         pattern = re.escape(secret) if len(secret) >= 8 else rf"(?<![\w-]){re.escape(secret)}(?![\w-])"  # noqa: PLR2004

@@ -190,11 +190,12 @@ def _retry_after(value: str) -> float:
 
 def _message(body: Body) -> str:
     """Return the API's own message in an error response, as one line."""
+    raw = bytes(body)
     try:
-        value = parse_json(bytes(body))
+        value = parse_json(raw)
         return one_line(value) if isinstance(value, str) else _said(value)
     except (ValueError, RecursionError):
-        text = bytes(body).decode("utf-8", "replace").strip()
+        text = raw.decode("utf-8", "replace").strip()
         return text if text.isprintable() and not text.startswith(("<", "{", "[")) else ""
 
 

@@ -13,7 +13,7 @@ from xxhash import xxh3_64_intdigest
 
 from tap_instances.columns import load_schema
 from tap_instances.failures import SnapshotError
-from tap_instances.memory import given_state, read_bookmarks, to_state
+from tap_instances.memory import as_given, read_bookmarks, to_state
 from tap_instances.records import Reader, Source
 from tap_instances.sdk.writer import PAGE, SyncError
 from tap_instances.streams import STREAMS
@@ -183,11 +183,11 @@ class Run:
     def write_checkpoint(self) -> None:
         """Write STATE in the middle of a run.
 
-        Some loaders (pipelinewise's, and those made from it) take the first STATE that they see for the one that the
-        run began with, and so for what holds of streams whose rows they have not loaded. So the given one comes first.
+        Some loaders (pipelinewise's, and those made from them) fall back on the first STATE that they saw, for streams
+        whose rows they have not loaded. So the given state is written first.
         """
         if self.state_written == self.started and not self.testing:
-            self.tap.write_message(StateMessage(value=given_state(self.tap.given_state)))
+            self.tap.write_message(StateMessage(value=as_given(self.tap.given_state)))
         self.write_state()
 
     def write_state(self) -> None:

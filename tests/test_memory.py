@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 import pytest
 
-from tap_instances.memory import (
-    ListPartition,
-    Partition,
-    RowMemory,
-    RowPartition,
-    given_state,
-    read_bookmarks,
-    to_state,
-)
+from tap_instances.memory import ListPartition, Partition, RowMemory, RowPartition, as_given, read_bookmarks, to_state
 from tap_instances.records import Instance, Row
 from tests.kit.wire import Wire, instance
 
@@ -675,7 +667,7 @@ def test_what_is_kept_as_it_came_stands_in_one_line(end: bytes) -> None:
     partitions = [entry("not understood", "not configured")]
     given = {"bookmarks": {"theirs": {"a": ["x\ny", 1.50]}, "webhooks": {"partitions": partitions}}}
     text = msgspec.json.format(msgspec.json.encode(given), indent=2).replace(b"\n", end) + end
-    for state in (to_state(read_bookmarks(text, KINDS, {"b"})), given_state(text)):
+    for state in (to_state(read_bookmarks(text, KINDS, {"b"})), as_given(text)):
         line = msgspec.json.encode(state)
         assert msgspec.json.decode(line) == given
         assert b"\n" not in line
