@@ -54,7 +54,8 @@ def decoder(kind: Any) -> msgspec.json.Decoder[Any]:  # noqa: ANN401
     return msgspec.json.Decoder(kind, float_hook=_number)
 
 
-encode: Final = msgspec.json.Encoder(enc_hook=_other, decimal_format="number").encode
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=_other, decimal_format="number")
+encode, encode_lines = _ENCODER.encode, _ENCODER.encode_lines
 # Equal objects are equal bytes, whatever the order of their keys.
 encode_row: Final = msgspec.json.Encoder(enc_hook=_other, decimal_format="number", order="deterministic").encode
 decode: Final = decoder(Any).decode

@@ -19,10 +19,10 @@ from singer_sdk.singerlib.messages import Message, StateMessage
 from typing_extensions import override
 
 from tap_instances.sdk.stream import FULL_TABLE
-from tap_instances.values import decode, encode
+from tap_instances.values import decode, encode, encode_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator
     from contextlib import ExitStack
     from datetime import datetime
 
@@ -41,8 +41,8 @@ class LineWriter(GenericSingerWriter[bytes, Message]):
     @override
     def serialize_message(self, message: Message) -> bytes:
         if isinstance(message, StateMessage):  # its to_dict would copy it whole
-            return encode({"type": "STATE", "value": message.value}) + b"\n"
-        return encode(message.to_dict()) + b"\n"
+            return encode_lines([{"type": "STATE", "value": message.value}])
+        return encode_lines([message.to_dict()])
 
     @override
     def write_message(self, message: Message) -> None:
@@ -121,7 +121,7 @@ class RecordWriter:
                 self._counter.increment(len(mapped))
                 self._put(alias, mapped, observed_at)
 
-    def _mapped(self, rows: Sequence[bytes]) -> Mapping[str, Sequence[bytes]]:
+    def _mapped(self, rows: list[bytes]) -> dict[str, list[bytes]]:
         """Return rows as selected, mapped and flattened, by the stream that they go to."""
         if self._is_direct:  # they stay the bytes that they are
             return {self.stream.name: rows}
@@ -132,7 +132,7 @@ class RecordWriter:
                     mapped.setdefault(message.stream, []).append(encode(message.record))
         return mapped
 
-    def _put(self, alias: str, rows: Sequence[bytes], observed_at: datetime) -> None:
+    def _put(self, alias: str, rows: list[bytes], observed_at: datetime) -> None:
         if self._batch_config:
             for row in rows:
                 batch = self._batches.setdefault(alias, [])
@@ -143,8 +143,9 @@ class RecordWriter:
         head = encode({"type": "RECORD", "stream": alias, "record": 0})[:-2]
         tail = b',"version":%d' % self.version if self.version else b""
         tail += b',"time_extracted":' + encode(observed_at) + b"}\n"
-        lines = b"".join((head, (tail + head).join(rows), tail))
-        cast("LineWriter", self._tap.message_writer).write(lines)
+        rows[0] = head + rows[0]
+        rows[-1] += tail
+        cast("LineWriter", self._tap.message_writer).write((tail + head).join(rows))
 
     def flush(self) -> None:
         """Write the rows that wait for a BATCH: as mapped and selected (the SDK would write them as they came)."""
