@@ -18,7 +18,7 @@ from msgspec.structs import astuple
 from xxhash import xxh3_64_hexdigest
 
 from tap_instances.columns import api_columns, row_type
-from tap_instances.redact import MASK, is_secret, is_secret_text, mask_text, mask_url
+from tap_instances.redact import MASK, is_plain_text, is_secret, is_secret_name, is_secret_text, mask_text, mask_url
 from tap_instances.values import (
     MISFIT,
     UTC,
@@ -117,6 +117,7 @@ class Place(Struct, gc=False):
     where: str  # the same, with the stream, for people
     is_known: bool  # to a schema
     withheld: bool  # whatever its value is
+    is_harmless: bool  # its name is not a secret's
 
 
 class ApiObject:
@@ -175,7 +176,7 @@ class ApiObject:
         # Not by the path: a key of the instance may be spelled "Auth.x", too.
         of_auth = self.prefix == "Auth." or (self.stream, self.prefix, name) == ("instances", "", "Auth")
         withheld = is_text or (of_auth and not self.secrets)
-        return Place(path, where, self.fields.get(name, ANY) is not ANY, withheld)
+        return Place(path, where, self.fields.get(name, ANY) is not ANY, withheld, not is_secret_name(name))
 
     def read(self, raw: bytes) -> Any:  # noqa: ANN401
         """Return an object as its struct, ``None`` if it is null, :data:`MISFIT` if it is no object.
@@ -365,8 +366,9 @@ class Reader:
             if place.withheld:
                 findings.withheld[place.where] = None
                 continue
-            # Of a flag, which most are, nothing is a secret.
-            kept = value if type(value) is bool else self._without_secrets(place.path, value, place.where)
+            # Most are flags and plain texts: nothing in those is a secret.
+            is_plain = type(value) is bool or (type(value) is str and place.is_harmless and is_plain_text(value))
+            kept = value if is_plain else self._without_secrets(place.path, value, place.where)
             if kept is MISFIT:
                 continue
             if not place.is_known:

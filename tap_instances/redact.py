@@ -90,8 +90,13 @@ def is_secret_text(text: str) -> bool:
     return bool(
         ("eyJ" in text and JWT.search(text))  # the first half is much quicker
         or ("PRIVATE KEY" in text and _PRIVATE_KEY.search(text))
-        or (text.lstrip()[:1] in "bB" and _AUTHORIZATION.fullmatch(text))
+        or (text.lstrip()[:2].lower() in {"be", "ba"} and _AUTHORIZATION.fullmatch(text))
     )
+
+
+def is_plain_text(text: str) -> bool:
+    """True if nothing in a text is hidden, whatever its key is: a quick test."""
+    return "/" not in text and not is_secret_text(text)
 
 
 _is_secret_key: Final = lru_cache(maxsize=1024)(is_secret_text)
