@@ -176,7 +176,7 @@ class ApiObject:
         # Not by the path: a key of the instance may be spelled "Auth.x", too.
         of_auth = self.prefix == "Auth." or (self.stream, self.prefix, name) == ("instances", "", "Auth")
         withheld = is_text or (of_auth and not self.secrets)
-        return Place(path, where, self.fields.get(name, ANY) is not ANY, withheld, not is_secret_name(name))
+        return Place(path, where, self.fields.get(name, ANY) is not ANY, withheld, not is_secret_name(path))
 
     def read(self, raw: bytes) -> Any:  # noqa: ANN401
         """Return an object as its struct, ``None`` if it is null, :data:`MISFIT` if it is no object.

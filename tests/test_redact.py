@@ -18,9 +18,11 @@ from tap_instances.redact import (
     SECRET_PARTS,
     SECRET_WORDS,
     ScrubbingFormatter,
+    is_plain_text,
     is_secret,
     is_secret_name,
     is_secret_text,
+    mask_text,
     mask_url,
     scrub,
     scrub_logs,
@@ -206,6 +208,16 @@ def test_a_text_that_is_a_credential_is_withheld_under_any_name(text: str) -> No
 def test_other_texts_are_no_credentials(text: str) -> None:
     assert not is_secret_text(text)
     assert not is_secret("note", text)
+
+
+@pytest.mark.parametrize("text", ["", "ext-0", "business-0", "Loja São João nº 1", "5511@s.whatsapp.net"])
+def test_most_texts_need_no_second_look(text: str) -> None:
+    assert is_plain_text(text)
+
+
+@given(st.text("htps:/Bear sicde@?=yJ.-tok", max_size=40) | st.sampled_from([A_JWT, "Bearer x", "//u:p@a.example"]))
+def test_nothing_is_hidden_in_a_text_that_needs_no_second_look(text: str) -> None:
+    assert not is_plain_text(text) or (mask_text(text) == text and not is_secret("note", text))
 
 
 @pytest.mark.parametrize(
