@@ -109,6 +109,8 @@ def read_bookmarks(
             what = "the state is not understood (it is not JSON)"
         logger.warning("%s: everything is synced again", what)
         return {}
+    if bookmarks and bookmarks.keys().isdisjoint(kinds):
+        logger.warning("the state is not understood (it is another tap's): everything is synced again")
     result: dict[str, Bookmark | Raw] = {}
     for stream, bookmark in bookmarks.items():
         if stream not in kinds:

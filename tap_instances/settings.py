@@ -55,7 +55,8 @@ def _object(required: Sequence[str], properties: Mapping[str, object]) -> dict[s
 
 
 _SECRET: Final = {"secret": True, "writeOnly": True}
-_TOKEN: Final = _SECRET | {"pattern": TOKEN, "x-error": "must be the bare token: no blank, no line break, no 'Bearer '"}
+_BARE: Final = "must be the bare token: no blank, no line break, no 'Bearer ', ASCII only"
+_TOKEN: Final = _SECRET | {"pattern": TOKEN, "x-error": _BARE}
 _ONE_BUSINESS: Final = {
     "business_id": _setting(
         "string", "Business ID", "The business to read. For several, use businesses, businesses_file or admin_token",
@@ -134,6 +135,8 @@ SETTINGS: Final[dict[str, Any]] = {  # the SDK adds its own
 
 # The ways to name businesses. With none of them, admin_token reads all.
 WAYS: Final = ("businesses", "businesses_file", "business_id/auth_token")
+# What the API calls a setting, where that is not alike.
+API_NAMES: Final = {"businessToken": "auth_token", "business_token": "auth_token"}
 # Type -> how a variable becomes a setting, and what it must be. Those of other types are JSON.
 PARSERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "string": (str, "must be text"),
@@ -249,7 +252,8 @@ def warn_of_unknown(before: str, given: Iterable[str], known: Collection[str], a
 
 def _misspelled(given: Iterable[str], known: Collection[str]) -> dict[str, str]:
     """Return unknown name -> the known one that may be meant, or an empty text."""
-    return {name: "".join(difflib.get_close_matches(name, known, n=1)) for name in given if name not in known}
+    unknown = [name for name in given if name not in known]
+    return {name: API_NAMES.get(name) or "".join(difflib.get_close_matches(name, known, n=1)) for name in unknown}
 
 
 def _leaves(value: Any) -> list[str]:  # noqa: ANN401
@@ -316,8 +320,13 @@ def _missing(where: str, given: Mapping[str, Any], others: str = "") -> str:
             return f"{where} is missing, but {unknown!r} is set: did you mean {name!r}?"
     line = f"{where} is missing: set it{others}"
     dotenv = dotenv_values(".env", encoding="latin-1")  # an encoding that cannot fail
-    for place, variables in (("the environment", dict(os.environ)), (".env", dotenv)):
-        if where == name and _variables(variables).keys() - given.keys():
+    for place, environment in (("the environment", dict(os.environ)), (".env", dotenv)):
+        variables, known = _variables(environment), SETTINGS["properties"]
+        for unknown, meant in _misspelled(variables, known).items():
+            if meant == where:
+                variable, right = f"{PREFIX}{unknown.upper()}", f"{PREFIX}{where.upper()}"
+                return f"{where} is missing, but {variable} is in {place}: did you mean {right}?"
+        if where == name and known.keys() & variables.keys() - given.keys():
             return f"{line} ({PREFIX}… are in {place}, which --config=ENV reads)"
     return line
 

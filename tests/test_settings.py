@@ -496,6 +496,8 @@ MISSPELLED: Final[list[tuple[dict[str, Any], list[str]]]] = [
     ({**URL, "businesess": [ONE]}, ["businesses"]),
     ({**URL, "business_file": "b.json"}, ["businesses_file"]),
     ({**URL, "admin_tokn": "s3cr3t"}, ["admin_token"]),
+    ({**URL, "businessId": "b", "businessToken": "s3cr3t"}, ["business_id", "auth_token"]),  # as the API has them
+    ({**URL, "businesses": [{"business_id": "b", "business_token": "s3cr3t"}]}, ["auth_token"]),
 ]
 
 
@@ -544,6 +546,25 @@ def test_settings_in_a_dotenv_that_is_not_read_are_told(monkeypatch: pytest.Monk
     (tmp_path / ".env").write_bytes(b"TAP_INSTANCES_API_URL=\xff\n")
     assert refusals({}) == [line]
     (tmp_path / ".env").write_text("TAP_INSTANCES_API_URL= \n", encoding="utf-8")
+    assert refusals({}) == ["api_url is missing: set it"]
+
+
+@pytest.mark.parametrize("place", ["the environment", ".env"])
+def test_a_misspelled_variable_is_named_where_it_makes_a_setting_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if place == ".env":
+        (tmp_path / ".env").write_text("TAP_INSTANCES_BUSINES_ID=s3cr3t\n", encoding="utf-8")
+    else:
+        monkeypatch.setenv("TAP_INSTANCES_BUSINES_ID", "s3cr3t")
+    right, wrong = "TAP_INSTANCES_BUSINESS_ID", "TAP_INSTANCES_BUSINES_ID"
+    [line] = refusals({**URL, "auth_token": "s3cr3t"})  # as Meltano gives them
+    assert line == f"business_id is missing, but {wrong} is in {place}: did you mean {right}?"
+
+
+def test_a_variable_that_is_no_setting_is_not_said_to_be_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAP_INSTANCES_FOLDER", "x")
     assert refusals({}) == ["api_url is missing: set it"]
 
 

@@ -267,7 +267,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
         _, log = process.communicate(timeout=LATE)
     assert process.returncode == 1
     [line] = [line for line in log.decode().splitlines() if "ERROR" in line]
-    assert "No space left on device" in line
+    assert "stdout cannot be written: No space left on device" in line
     assert b"Traceback" not in log
     assert b"Exception ignored" not in log
 

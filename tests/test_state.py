@@ -530,6 +530,17 @@ def test_a_state_file_that_was_cut_off_is_told_from_one_of_another_shape(
     assert [f"the state is not understood ({why}): everything" in line for line in caplog.messages] == [True]
 
 
+def test_the_state_of_another_tap_is_told_and_kept(wire: Wire) -> None:
+    theirs = {"users": {"replication_key_value": 7}}
+    run = wire.sync({"bookmarks": theirs})
+    assert [line.partition("the state ")[2] for line in run.lines("WARNING")] == [
+        "is not understood (it is another tap's): everything is synced again"
+    ]
+    assert run.state["bookmarks"]["users"] == theirs["users"]
+    both = {"bookmarks": theirs | {"observations": {}}}
+    assert wire.sync(both).lines("WARNING") == []
+
+
 NO_PARTITIONS: list[Any] = [None, 5, "text", [], {"partitions": None}, {"partitions": {}}, {"partitions": "text"}]
 
 

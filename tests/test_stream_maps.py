@@ -271,6 +271,14 @@ def test_an_expression_that_fails_on_a_row_is_one_clear_error(
     assert not run.state.get("bookmarks")
 
 
+def test_an_assignment_where_a_comparison_is_meant_is_an_error(connected: dict[str, Any]) -> None:
+    run = read(connected, stream_maps={"instances": {"__filter__": "name = 'cobranca'"}})
+    assert run.returncode == 1
+    [line] = run.lines("ERROR")
+    assert "stream_maps: an expression for instances fails on a row (Assignment (name = 'cobranca') attempted" in line
+    assert run.records("instances") == []
+
+
 @pytest.mark.parametrize("stream", ["businesses", "instances", "webhooks"])
 def test_a_filter_that_fails_is_an_error_also_where_its_stream_is_not_selected(
     connected: dict[str, Any], stream: str

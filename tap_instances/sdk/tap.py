@@ -74,6 +74,7 @@ class SDKTap(Tap):
         logger.disabled = False  # a logging configuration disables what it does not name, if it does not say otherwise
         logging.getLogger("urllib3").setLevel(level and logging.ERROR)  # it warns of odd headers with a traceback
         warnings.filterwarnings("ignore", "Python .* end of life")  # the SDK's, at each start: two lines of every log
+        warnings.filterwarnings("error", "Assignment .* attempted")  # "=" for "==" in a stream map: it counts as true
         super().__init__(catalog=catalog, **kwargs)
         self.metrics_logger.setLevel(level)
 

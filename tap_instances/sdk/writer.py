@@ -55,6 +55,9 @@ class LineWriter(GenericSingerWriter[bytes, Message]):
         except BrokenPipeError:
             drop_stdout()
             raise SystemExit(CLOSED_PIPE) from None
+        except OSError as error:
+            msg = f"stdout cannot be written: {error.strerror}"
+            raise OSError(msg) from error
 
 
 def write_stdout(lines: bytes) -> None:
@@ -151,7 +154,13 @@ class RecordWriter:
         """Write the rows that wait for a BATCH: as mapped and selected (the SDK would write them as they came)."""
         batches, self._batches = self._batches, {}
         for alias, rows in batches.items():
-            for manifest in Batcher(self._tap.name, alias, self._batch_config).get_batches(map(decode, rows)):
+            batcher = Batcher(self._tap.name, alias, self._batch_config)
+            try:
+                manifests = list(batcher.get_batches(map(decode, rows)))
+            except OSError as error:
+                msg = f"batch_config.storage.root: a batch cannot be written: {error.strerror or error}"
+                raise OSError(msg) from error
+            for manifest in manifests:
                 message = SDKBatchMessage(stream=alias, encoding=self._batch_config.encoding, manifest=manifest)
                 self._tap.write_message(message)
 
