@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from tap_instances.redact import scrub
 from tap_instances.settings import BUSINESS_ID, TOKEN
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _from_list(items: Sequence[Mapping[str, Any]]) -> dict[str, Business]:
         problem = ""
         if not _is_valid(business_id, BUSINESS_ID):
             problem = "its businessId in the server's list is not a valid id: ask the server's operator"
-            shown = ascii(business_id)[1:-1][:MAX_NAME] if isinstance(business_id, str) else ""
+            shown = scrub(ascii(business_id)[1:-1])[:MAX_NAME] if isinstance(business_id, str) else ""
             business_id = shown or f"number {number}"
         elif business_id in businesses:
             problem = "the server lists it more than once: set its auth_token"

@@ -54,8 +54,9 @@ class _Session(requests.Session):
         user_agent = config.get("user_agent", default_user_agent)
         self.headers.update({"User-Agent": user_agent, "Accept": "application/json"} | self.configured)
         self.auth = lambda request: request  # else requests replaces a token by what a ~/.netrc says
-        # requests reads REQUESTS_CA_BUNDLE (and prefers it to this), but never SSL_CERT_FILE.
-        self.verify = os.environ.get("SSL_CERT_FILE") or True
+        # requests reads the first and the last of these, but never SSL_CERT_FILE.
+        bundles = map(os.environ.get, ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"))
+        self.verify = next(filter(None, bundles), True)
         # Without cookies, which one business's would serve another, threads can share a session.
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         for scheme in ("http://", "https://"):
@@ -154,6 +155,7 @@ class Client:
                 hooks={"response": lambda response, **_: urls.append(response.url)},
                 stream=True,
                 timeout=self.request_timeout,
+                verify=self._session.verify,  # or requests would ask the environment
             ) as response:
                 return response, _read(response)
         # ValueError and TypeError: requests and urllib3 raise them for some invalid URLs.
@@ -167,7 +169,10 @@ class Client:
 def _read(response: requests.Response) -> Body:
     """Return the decoded body; of an error response, what can be had of its beginning."""
     if response.ok:
-        return Body(response.raw.stream(CHUNK, decode_content=True))
+        try:
+            return Body(response.raw.stream(CHUNK, decode_content=True))
+        except ValueError as error:  # such as a negative size of a chunk
+            raise urllib3.exceptions.ProtocolError from error
     with suppress(urllib3.exceptions.HTTPError, OSError):
         return Body([response.raw.read(CHUNK, decode_content=True)])
     return Body([])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import requests
+from requests.utils import get_environ_proxies, select_proxy
 from urllib3 import exceptions
 
 from tap_instances.redact import scrub
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 MAX_MESSAGE: Final = 500  # characters of the API's own message in an error
 CHECK_URL: Final = "check api_url: it must be CodeChat's base URL, without /api/v2"
 REACH: Final = "see that the server is up and that this machine can reach it"
+PROXY: Final = "check HTTP_PROXY and HTTPS_PROXY, or name the server in NO_PROXY"
 MAYBE_HTTPS: Final = "if this port has TLS, change http to https in api_url"
 MAYBE_HTTP: Final = "if this port has no TLS, change https to http in api_url"
 # Network exceptions -> what they mean: the first in this order that any cause is. Without words: the system's.
@@ -100,9 +102,10 @@ def network_failure(error: Exception, timeout: int, api_url: str, *, responded: 
     reason = NETWORK_ERRORS[kind].format(timeout) or f"the connection failed ({words})"
     advice = "check the host in api_url, and this machine's DNS" if kind is exceptions.NameResolutionError else REACH
     if at_proxy:
-        reason, advice = f"{reason}, at the proxy", "check HTTP_PROXY and HTTPS_PROXY, or name the server in NO_PROXY"
+        reason, advice = f"{reason}, at the proxy", PROXY
     elif not responded and (kind in WRONG_SCHEME or "handshake" in str(causes[-1])):
-        advice += "; " + (MAYBE_HTTP if api_url.startswith("https:") else MAYBE_HTTPS)
+        has_proxy = select_proxy(api_url, get_environ_proxies(api_url))
+        advice += "; " + (PROXY if has_proxy else MAYBE_HTTP if api_url.startswith("https:") else MAYBE_HTTPS)
     is_refused = re.search("Tunnel connection failed: 4(?!08|29)", words)  # by a proxy: these two can pass
     return SnapshotError(reason, advice, transient=not is_refused)
 

@@ -7,10 +7,12 @@ from contextlib import suppress
 from typing import Any, Final
 
 # Keys, in lower case without "-" and "_", by which servers tell that a list comes in pages.
-NEXT: Final = re.compile(r"next(page)?(url|link|cursor|token|offset|number)?|has(next|more)(pages?)?|more")
-PAGES: Final = re.compile(r"(total|num)?pages(total)?|pagecount|lastpage")
+NEXT: Final = re.compile(
+    r"next(page)?(url|link|cursor|token|offset|number)?|has(next|more)(pages?)?|more|(is)?truncated"
+)
+PAGES: Final = re.compile(r"(total|num)?pages(total)?|pagecount|(last|max)page")
 LAST: Final = re.compile(r"(is)?last(page)?")
-TOTAL: Final = re.compile(r"total(records|items|count|elements)?")
+TOTAL: Final = re.compile(r"total(records|items|count|elements)?|count")
 SIZE: Final = re.compile(r"limit|(per|itemsper)page|pagesize")
 PAGING: Final = re.compile(r"pagination|paging|meta(data)?|pages?|pageinfo|links|cursor")  # objects of such keys
 # The parameters of a Link header, quoted or not. (requests' parser ends at a title with "=" in it.)

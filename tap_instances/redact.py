@@ -86,9 +86,10 @@ def is_secret(name: str, value: object) -> bool:
 
 
 def is_secret_text(text: str) -> bool:
-    """True if a text holds a JWT or a PEM private key, or is the value of an ``Authorization`` header."""
+    """True if a text is a secret: one of the settings, a JWT, a PEM private key, or the value of ``Authorization``."""
     return bool(
-        ("eyJ" in text and JWT.search(text))  # the first half is much quicker
+        text in _known
+        or ("eyJ" in text and JWT.search(text))  # the first half is much quicker
         or ("PRIVATE KEY" in text and _PRIVATE_KEY.search(text))
         or (text.lstrip()[:2].lower() in {"be", "ba"} and _AUTHORIZATION.fullmatch(text))
     )
@@ -137,9 +138,10 @@ def _is_secret_parameter(quoted: str) -> bool:
     return is_secret_name(name) or name.strip().lower() == "code"
 
 
-_BEGINNING: Final = 8  # characters
+_LONG: Final = 8  # characters: a shorter secret may be a part of a harmless word
 # This process's secrets: the length of a beginning -> the beginning in lower case -> those that begin so.
 _hidden: dict[int, dict[str, set[str]]] = {}
+_known: set[str] = set()  # the long ones, as they are
 
 
 def scrub(text: str) -> str:
@@ -154,8 +156,8 @@ def scrub(text: str) -> str:
         for beginning in beginnings & secrets.keys():
             found += [secret for secret in secrets[beginning] if secret.lower() in folded]
     for secret in sorted(found, key=len, reverse=True):
-        # A very short token may be a part of many words: hide it where it stands alone.
-        pattern = re.escape(secret) if len(secret) >= 8 else rf"(?<![\w-]){re.escape(secret)}(?![\w-])"  # noqa: PLR2004
+        # A short one is hidden where it stands alone.
+        pattern = re.escape(secret) if len(secret) >= _LONG else rf"(?<![\w-]){re.escape(secret)}(?![\w-])"
         text = re.sub(pattern, MASK, text, flags=re.IGNORECASE)
     text = _PARAMETERS_IN_TEXT.sub(_mask_parameter, text)
     return _USERINFO_IN_TEXT.sub(rf"\1{MASK}@", JWT.sub(MASK, text))
@@ -175,10 +177,12 @@ class ScrubbingFormatter(logging.Formatter):
 
 def scrub_logs(secrets: Iterable[str]) -> None:
     """Hide these secrets, and those of earlier calls, from now on: in :func:`scrub` and in the present log handlers."""
-    for secret in filter(None, secrets):  # as it is, in a URL, in JSON
+    secrets = set(filter(None, secrets))
+    _known.update(secret for secret in secrets if len(secret) >= _LONG)
+    for secret in secrets:  # as it is, in a URL, in JSON
         quoted = [quote(secret, safe, errors="replace") for safe in ("/", "")]
         for spelling in (secret, *quoted, json.dumps(secret)[1:-1]):
-            beginning = spelling.lower()[:_BEGINNING]
+            beginning = spelling.lower()[:_LONG]
             _hidden.setdefault(len(beginning), {}).setdefault(beginning, set()).add(spelling)
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", ())}

@@ -21,7 +21,7 @@ from urllib3.util import Retry
 
 from tap_instances.failures import CHECK_URL, REACH, SnapshotError, one_line
 from tap_instances.paging import links_to_next, next_page_key
-from tap_instances.redact import MASK, is_secret_name
+from tap_instances.redact import MASK, is_secret_name, scrub
 from tap_instances.values import decode, encode, is_unicode, json_type, parse_json, repair
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _parse(response: requests.Response, body: Body, parse: Callable[[Body], T]) 
     except ValueError as error:
         codings = {coding.strip().lower() for coding in response.headers.get("Content-Encoding", "").split(",")}
         if unknown := codings - {"", "identity", *HTTPResponse.CONTENT_DECODERS}:
-            reason = f"the response has Content-Encoding {one_line(min(unknown))[:40]}, which is not supported"
+            reason = f"the response has Content-Encoding {scrub(one_line(min(unknown)))[:40]}, which is not supported"
             advice = "let the server, or the proxy in front of it, send gzip or no encoding: the tap asks for that"
             raise SnapshotError(reason, advice) from error
         if _is_page(body):

@@ -182,6 +182,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault("cut by length, empty", (raw(head(**LENGTH)),), RETRIED, ("the response was cut short", AGAIN, UP)),
     Fault("cut in a chunk", (raw(head(**CHUNKED) + chunk(GOOD)[:-300]),), RETRIED, ("cut short", AGAIN)),
     Fault("cut between chunks", (raw(head(**CHUNKED) + chunk(GOOD)),), RETRIED, ("the response was cut short", AGAIN)),
+    Fault("a chunk of less than nothing", (raw(head(**CHUNKED) + b"-5\r\n" + GOOD),), RETRIED, ("cut short", AGAIN)),
     Fault("no chunk's length", (raw(head(**CHUNKED) + b"zz\r\n" + GOOD),), RETRIED, ("cut short", AGAIN)),
     Fault("cut by closing", (raw(head() + FIRST_HALF),), RETRIED, ("the response is not JSON", AGAIN, "operator")),
     Fault("bad gzip", (answer(200, BODY_MARK.encode(), **GZIP),), RETRIED, ("compression is broken", AGAIN)),
@@ -479,6 +480,12 @@ def test_a_token_of_any_length_is_hidden(length: int, alphabet: str) -> None:
     said = line.partition("The API says: ")[2]
     assert said.startswith("who is *** ?; and (***); ....")
     assert length < 8 or token[:8] not in said  # a shorter one is a part of other words, perhaps
+
+
+def test_no_half_of_a_token_is_left_of_a_long_encoding() -> None:
+    with FaultServer(answer(200, b"\x8b", Content_Encoding=f"{'x' * 30}{TOKEN}")) as server:
+        [line] = sync(settings(server.url)).lines("ERROR")
+    assert f"Content-Encoding {'x' * 30}***, which is not supported" in line
 
 
 def test_the_whole_table_leaks_nothing_at_debug() -> None:

@@ -257,6 +257,14 @@ def test_one_that_the_list_does_not_open_fails_alone_by_name(case: str) -> None:
     assert all(f"{failing} (" in summary for summary in run.lines("ERROR")[1:])
 
 
+def test_no_half_of_a_token_is_left_of_a_long_id() -> None:
+    with FaultServer(good, businesses=listing(item("b-1"), item("q" * 90 + ADMIN_TOKEN + "\n", "t"))) as server:
+        run = sync(config(server.url))
+    assert run.returncode == 1
+    assert f"business {'q' * 90}***" in run.stderr
+    assert ADMIN_TOKEN[:10] not in run.stderr
+
+
 # -------------------------------------------------------------------------------------------- what fails the run
 
 NEXT: Final[dict[str, Any]] = {"Link": f'<{LIST_PATH}?page=2>; rel="next"'}

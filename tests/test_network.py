@@ -95,6 +95,16 @@ def test_a_private_ca_is_trusted_once_it_is_named(
     assert len(run.records("webhooks")) == 3
 
 
+@pytest.mark.parametrize("setting", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_what_is_set_for_curl_gives_way(
+    setting: str, tls: Callable[..., ssl.SSLContext], ca_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CURL_CA_BUNDLE", "/nowhere.pem")
+    monkeypatch.setenv(setting, ca_file)
+    with FaultServer(answer(), tls=tls("127.0.0.1")) as server:
+        assert sync(settings(server.url)).returncode == 0
+
+
 def test_the_process_itself_trusts_a_private_ca(tls: Callable[..., ssl.SSLContext], ca_file: str) -> None:
     with FaultServer(answer(), tls=tls("127.0.0.1")) as server:
         assert run_cli(settings(server.url), env={"SSL_CERT_FILE": ca_file}).returncode == 0
@@ -272,6 +282,14 @@ def test_a_proxy_that_is_down_is_retried_and_named(scheme: str, monkeypatch: pyt
         "the connection failed (Connection refused), at the proxy (3 tries): check HTTP_PROXY and HTTPS_PROXY" in line
     )
     assert "password-of-the-proxy" not in run.stderr
+
+
+def test_a_proxy_that_closes_the_connection_is_named_and_not_the_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultServer(raw(b"")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        [line] = sync(settings(f"https://{HOST}", max_retries=0)).lines("ERROR")
+    assert "check HTTP_PROXY and HTTPS_PROXY, or name the server in NO_PROXY" in line
+    assert "change https to http" not in line
 
 
 def test_a_proxy_that_wants_a_password_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,6 +109,9 @@ def test_a_link_to_a_next_page_is_found_however_it_is_written(header: str, *, mo
         ({"meta": {"_links": [{"rel": "next", "href": "/x"}]}}, "meta._links"),
         ({"page": {"number": 0, "totalPages": 4}}, "page.totalPages"),
         ({"total": 120, "limit": 50, "offset": 0}, "total"),
+        ({"count": 120, "perPage": 50}, "count"),
+        ({"isTruncated": True}, "isTruncated"),
+        ({"currentPage": 1, "maxPage": 2}, "maxPage"),
         ({}, ""),
         ({"totalRecords": 1, "totalPages": 1, "currentPage": 1}, ""),
         ({"totalPages": 1, "currentPage": 0, "last": True}, ""),
@@ -117,6 +120,7 @@ def test_a_link_to_a_next_page_is_found_however_it_is_written(header: str, *, mo
         ({"nextPage": "0", "next": "null", "nextUrl": "None", "more": []}, ""),
         ({"_links": {"next": {"href": None}}, "links": [{"rel": "next"}]}, ""),
         ({"total": 50, "limit": 50}, ""),
+        ({"count": 7, "perPage": 50, "truncated": False, "maxPage": 1}, ""),
         ({"total": 120}, ""),  # of what, is not said
         ({"other": {"nextPage": 2}, "name": "next"}, ""),
         ({"totalPages": [3], "pages": "many"}, ""),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tap_instances.redact import is_secret, is_secret_name, is_secret_text, mask_url
 from tests.kit.checked import BUSINESS, read
+from tests.kit.support import TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -229,6 +230,16 @@ def test_a_credential_is_withheld_under_any_name_and_in_lists(place: str, value:
     assert HIDDEN not in run.stdout + run.stderr
     names = ("note", "notes[]", "notes[][]", "new.a", "authMethod")
     assert sorted(withheld(run).split(", ")) == sorted(PLACES[place].format(name) for name in names)
+    assert run.stdout.count(SEEN) == 1
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_secret_of_the_settings_is_withheld_under_any_name(place: str) -> None:
+    run = read(body(place, {"note": TOKEN, "new": {"a": [TOKEN, SEEN]}, TOKEN: 1}))
+    assert run.returncode == 0
+    assert TOKEN not in run.stdout + run.stderr
+    paths = [PLACES[place].format(name) for name in ("note", "new.a[]", "***")]
+    assert sorted(withheld(run).split(", ")) == sorted(paths)
     assert run.stdout.count(SEEN) == 1
 
 

@@ -236,6 +236,19 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(tmp_path: Path) -> None:
     check_quiet(log)
 
 
+def test_a_reader_that_goes_away_while_the_server_is_slow_ends_the_run(tmp_path: Path) -> None:
+    with (
+        FaultServer(lambda connection: connection.wait()) as server,
+        started({**settings(server.url), "request_timeout": 600}, tmp_path) as process,
+    ):
+        assert json.loads(process.stdout.readline())["type"] == "SCHEMA"
+        process.stdout.close()
+        log = process.stderr.read()
+        assert process.wait(timeout=LATE) == 141
+        process.stdout = None
+    check_quiet(log)
+
+
 def test_a_reader_that_never_was_ends_the_run_quietly(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)

@@ -22,7 +22,7 @@ from tap_instances.columns import load_schema
 from tap_instances.failures import one_line
 from tap_instances.redact import scrub_logs
 from tap_instances.sdk.stream import FULL_TABLE
-from tap_instances.sdk.writer import CLOSED_PIPE, LineWriter, drop_stdout
+from tap_instances.sdk.writer import CLOSED_PIPE, LineWriter, drop_stdout, end_without_reader
 
 logger = logging.getLogger("tap-instances")
 
@@ -164,6 +164,7 @@ class SDKTap(Tap):
         state = state and state.read()
         tap = cls(config=config.config, parse_env_config=config.parse_env, catalog=catalog, state=state)
         cls.print_version(print_fn=cls.logger.info)
+        end_without_reader()
         tap.sync_all()
 
 

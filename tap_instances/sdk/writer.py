@@ -6,7 +6,9 @@ And where messages go: stdout, in whole lines.
 from __future__ import annotations
 
 import os
+import select
 import sys
+import threading
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -76,6 +78,19 @@ def drop_stdout() -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
+
+
+def end_without_reader() -> None:
+    """From now on, end this process as soon as nobody reads stdout any more: a slow server can delay the next write."""
+
+    def watch() -> None:
+        poll = select.poll()
+        with suppress(OSError, ValueError):  # it may be no file
+            poll.register(sys.stdout, 0)
+            if poll.poll()[0][1] & (select.POLLERR | select.POLLHUP):
+                os._exit(CLOSED_PIPE)
+
+    threading.Thread(target=watch, name="stdout", daemon=True).start()
 
 
 class SyncError(Exception):
