@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +18,7 @@ from tap_instances.sdk.writer import CLOSED_PIPE, LineWriter, drop_stdout, write
 # Airbyte's destinations keep, of the rows with a key, the one with the highest cursor. So the cursor is a column of
 # its own, which no row lacks: a deleted row has no updated_at, and an edited one may have an older one.
 CURSOR: Final = "_ab_observed_at"
+# Nor does it go back from one sync to the next, whatever the clock does: the latest one is part of each state.
 # Streams of which the tap remembers nothing: their state is when they were last read.
 STATELESS: Final = ("businesses", "instances")
 # Streams whose rows of a business may delete what the next one has: a webhook moves. So their cursors never go back,
@@ -57,11 +58,18 @@ class AirbyteWriter(LineWriter):
         self._running: set[str] = set()
         self._counts: Counter[str] = Counter()  # records since the last STATE
         self._cursors: dict[str, datetime] = {}  # stream with deletions -> the cursor of its last row
+        self._latest: datetime | None = None  # cursor, of this sync or of those before
+        self._ahead = timedelta(0)  # of the clock
+
+    def go_on_from(self, latest: datetime) -> None:
+        """Let the cursors of this sync be later than those before it: the clock may have been set back."""
+        self._latest = latest
+        self._ahead = max(self._ahead, latest + timedelta(microseconds=1) - datetime.now(timezone.utc))
 
     @override
     def write(self, lines: bytes) -> None:
         records = _decode_lines(lines)  # of one stream and one business
-        name, cursor = records[0].stream, records[0].time_extracted
+        name, cursor = records[0].stream, records[0].time_extracted + self._ahead
         if name not in self._running:
             self._running.add(name)
             self.status("RUNNING", name)
@@ -72,6 +80,7 @@ class AirbyteWriter(LineWriter):
             if cursor < last:
                 cursor = last + timedelta(microseconds=1)
             self._cursors[name] = cursor
+        self._latest = max(self._latest or cursor, cursor)
         self._counts[name] += len(records)
         tail = b',"%b":%b}' % (CURSOR.encode(), msgspec.json.encode(cursor))
         rows = [msgspec.Raw(bytes(record.record)[:-1] + tail) for record in records]
@@ -83,7 +92,10 @@ class AirbyteWriter(LineWriter):
             return  # SCHEMA: Airbyte has the columns from discover
         bookmarks = message.value["bookmarks"]
         for name, state in self.states.items():
-            stream = {"stream_descriptor": {"name": name}, "stream_state": bookmarks.get(name, state)}
+            remembered = bookmarks.get(name)
+            if isinstance(remembered, dict):  # else it is the given one, with its own
+                remembered = {CURSOR: self._latest, **remembered}
+            stream = {"stream_descriptor": {"name": name}, "stream_state": remembered or state}
             counted = {"recordCount": self._counts.pop(name, 0)}
             self.send({"type": "STATE", "state": {"type": "STREAM", "stream": stream, "sourceStats": counted}})
 

@@ -6,15 +6,17 @@ import argparse
 import codecs
 import logging
 import signal
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
 
 import msgspec
 from singer_sdk.exceptions import ConfigValidationError
 from typing_extensions import override
 
 from source_codechat_instances import catalog
-from source_codechat_instances.messages import AirbyteWriter, CommandError, SilentWriter
+from source_codechat_instances.messages import CURSOR, AirbyteWriter, CommandError, SilentWriter
 from tap_instances.tap import TapInstances
 from tap_instances.values import compact
 
@@ -25,6 +27,7 @@ USAGE: Final = (
     "the arguments must be one of: spec; check --config FILE; discover --config FILE; "
     "read --config FILE --catalog FILE [--state FILE]"
 )
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
 NULL: Final = msgspec.Raw(b"null")
 NAMED: Final = 20  # failed businesses that a message names; the others are counted
 
@@ -43,6 +46,13 @@ class _StreamState(msgspec.Struct):
 class _State(msgspec.Struct):
     type: Literal["STREAM"]
     stream: _StreamState
+
+
+class _Cursors(msgspec.Struct):
+    """The latest cursor in a stream's state: beside what the tap remembers, or of a stream that has nothing else."""
+
+    beside: Time | None = msgspec.field(name=CURSOR, default=None)
+    alone: Time | None = msgspec.field(name="observed_at", default=None)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -135,6 +145,8 @@ def _read(options: argparse.Namespace, writer: AirbyteWriter) -> None:
             if name in catalog.HISTORIES:
                 logger.warning("%s is a history: a full_refresh gives only what is connected now", name)
         writer.states[name] = states.get(name, {})
+    if cursors := [cursor for state in states.values() if (cursor := _latest_cursor(state))]:
+        writer.go_on_from(max(cursors))
     state = msgspec.json.encode({"bookmarks": states})
     tap = TapInstances(config=config, catalog=selected, state=state, message_writer=writer)
     writer.status("STARTED")
@@ -217,3 +229,11 @@ def _states(path: Path) -> dict[str, msgspec.Raw]:
         if stream.stream_state != NULL:
             states[stream.stream_descriptor.name] = stream.stream_state
     return states
+
+
+def _latest_cursor(state: msgspec.Raw) -> datetime | None:
+    """Return the cursor in a stream's state, if it has one."""
+    with suppress(msgspec.MsgspecError):
+        cursors = msgspec.json.decode(state, type=_Cursors)
+        return cursors.beside or cursors.alone
+    return None

@@ -13,8 +13,10 @@ import sys
 import threading
 import time
 from copy import deepcopy
+from datetime import datetime, timedelta
 from importlib.metadata import distribution
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
@@ -27,6 +29,7 @@ from hypothesis import strategies as st
 
 from demo.codechat import CodeChat, World
 from source_codechat_instances.messages import CURSOR, AirbyteWriter
+from tap_instances import responses
 from tap_instances.settings import SETTINGS
 from tap_instances.tap import TapInstances
 from tests.kit.airbyte import (
@@ -364,6 +367,28 @@ def test_a_destination_that_keeps_the_highest_cursor_keeps_what_is_true(
     assert row["name"] == "renamed"
 
 
+@pytest.mark.parametrize("streams", [("instances", "webhooks"), ("webhooks",)])
+def test_a_clock_that_is_set_back_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, streams: tuple[str, ...]
+) -> None:
+    ahead = SimpleNamespace(now=lambda zone: datetime.now(zone) + timedelta(hours=5))
+    lists = {"first": ("edited", "deleted"), "second": ("edited",), "third": ("edited", "new"), "fourth": ("edited",)}
+    items = [instance("i", *(webhook(hook, name=name) for hook in hooks), name=name) for name, hooks in lists.items()]
+    state: list[dict[str, Any]] | None = None
+    outputs = []
+    with FaultServer(*(answer(200, {"Instances": [item]}) for item in items)) as server:
+        for clock in (ahead, datetime, datetime, datetime):
+            monkeypatch.setattr(responses, "datetime", clock)
+            outputs.append(read(settings_of(server.url), *streams, state=state))
+            state = outputs[-1].state
+    rows = {row["webhook_id"]: row for row in kept(tmp_path, "webhooks", ("webhook_id",), *outputs)}
+    assert (rows["edited"]["name"], rows["edited"]["deleted_at"]) == ("fourth", None)
+    assert [rows[gone]["deleted_at"] is None for gone in ("deleted", "new")] == [False, False]
+    if "instances" in streams:
+        [row] = kept(tmp_path, "instances", ("instance_id",), *outputs)
+        assert row["name"] == "fourth"
+
+
 def test_a_webhook_that_moves_to_a_business_whose_answer_came_first_is_not_deleted(tmp_path: Path) -> None:
     def late(connection: Connection) -> None:
         connection.wait(0.2)
@@ -384,6 +409,24 @@ def test_a_webhook_that_moves_to_a_business_whose_answer_came_first_is_not_delet
         assert (row["instance_id"], row["deleted_at"]) == ("i-2", None)
         cursors = [row[CURSOR] for row in second.records(stream)]
         assert cursors == sorted(set(cursors))
+
+
+def test_states_within_a_sync_begin_with_the_given_one(
+    config: dict[str, Any], server: CodeChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = read(config)
+    monkeypatch.setattr("tap_instances.run.STATE_INTERVAL", -1.0)
+    server.world.step()
+    second = read(config, state=first.state)
+    assert second.returncode == 0
+    [given, *others] = [
+        state["stream"]["stream_state"]
+        for state in second.of("STATE")
+        if state["stream"]["stream_descriptor"]["name"] == "webhooks"
+    ]
+    [former] = [each for each in first.state if each["stream"]["stream_descriptor"]["name"] == "webhooks"]
+    assert given == former["stream"]["stream_state"]
+    assert [CURSOR in state for state in others] == [True] * (len(config["businesses"]) + 1)
 
 
 # ---------------------------------------------------------------------------------------------------------- failures
