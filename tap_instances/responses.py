@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import re
+from codecs import BOM_UTF8
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -114,8 +115,10 @@ def _parse(response: requests.Response, body: Body, parse: Callable[[Body], T]) 
 
 def _read_top(body: Body) -> tuple[Any, list[Raw] | None, bool]:
     """Return what :func:`_split` does, of a repaired body if need be, and whether bytes were not UTF-8."""
+    start = len(BOM_UTF8)
+    text = body.view[start:] if bytes(body.view[:start]) == BOM_UTF8 else body.view
     try:
-        return *_split(body.view), False
+        return *_split(text), False
     except (msgspec.DecodeError, UnicodeDecodeError):
         raw = bytes(body)
         return *_split(repair(raw)), not is_unicode(raw)

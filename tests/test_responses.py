@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tap_instances import responses
 from tap_instances.paging import links_to_next, next_page_key
 from tap_instances.values import decode, deep_recursion, parse_json, repair
 from tests.kit.faults import FaultServer, answer, settings
@@ -44,6 +45,12 @@ def test_each_way_through_a_body_gives_what_the_general_one_does(raw: bytes) -> 
     absent = {"businessId": None, "name": None}  # as if null
     assert {**absent, **snapshot.top} == {**absent, **whole}
     assert snapshot.observed_at == NOW
+
+
+def test_a_byte_order_mark_alone_is_no_reason_to_repair_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(responses, "repair", None)
+    snapshot = read_body(b'\xef\xbb\xbf{"new":1,"Instances":[{"x":1}]}', NOW)
+    assert (snapshot.top, [bytes(item) for item in snapshot.instances]) == ({"new": 1}, [b'{"x":1}'])
 
 
 @pytest.mark.parametrize(
