@@ -273,7 +273,7 @@ class RowMemory:
 
     def keep(self, instance_id: str) -> None:
         """Remember an instance as before; it is one that is remembered."""
-        home = self._former if instance_id in self._former.seen else self._homes[instance_id]
+        home = self._homes[instance_id]
         memory = home.seen.get(instance_id) or home.away[instance_id]
         self.unchanged += len(memory.rows)
         self._seen[instance_id] = memory

@@ -623,6 +623,14 @@ def test_one_webhook_id_in_two_instances_is_emitted_at_each_run_until_one_is_lef
     assert emitted(tables.sync(**listing())) == ["-w1"]
 
 
+def test_a_webhook_of_two_instances_is_not_gone_while_one_of_them_is_not_known(tables: Tables) -> None:
+    tables.sync(a=[instance("i1", named("w1", "crm")), instance("i2", named("w1", "other"))])
+    unknown = instance("i2")
+    del unknown["Webhook"]
+    assert emitted(tables.sync(a=[phone(), unknown])) == []
+    assert emitted(tables.sync(a=[phone(), phone(name="i2")])) == ["-w1"]
+
+
 def test_a_second_instance_that_begins_to_list_a_webhook_makes_both_rows_come_in_order(tables: Tables) -> None:
     first = instance("i1", named("w1", "crm"))
     tables.sync(a=[first, phone(name="i2")])

@@ -209,6 +209,8 @@ def test_a_secret_in_a_webhooks_url_is_hidden_and_the_rest_is_untouched() -> Non
         (f"/hook?token={HIDDEN}", "/hook?token=***"),
         (f"h.example/in?a=1&token={HIDDEN}", "h.example/in?a=1&token=***"),
         (f"//user:{HIDDEN}@h.example/x", "//user:***@h.example/x"),
+        (f"call https://user:{HIDDEN}@h.example/x now", "call https://user:***@h.example/x now"),
+        (f"see https://h.example/in?a=1&token={HIDDEN}", "see https://h.example/in?a=1&token=***"),
         ("5511999999999:12@s.whatsapp.net", "5511999999999:12@s.whatsapp.net"),
         ("and/or: is the token=1 ?", "and/or: is the token=1 ?"),
     ],
