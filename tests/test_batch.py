@@ -66,12 +66,6 @@ def test_batches_hold_what_records_would(tmp_path: Path, connected: dict[str, An
         assert got == expected
 
 
-def test_a_folder_for_batches_that_cannot_be_made_is_named(tmp_path: Path, connected: dict[str, Any]) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"batch_config\.storage\.root: a batch cannot be written: Not a directory"):
-        read(connected, batch_config=config(tmp_path / "file" / "folder"))
-
-
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 def test_all_rows_are_sent_once_in_files_of_at_most_the_batch_size(
     tmp_path: Path, world: tuple[World, CodeChat], size: int

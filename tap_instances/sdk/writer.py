@@ -169,13 +169,7 @@ class RecordWriter:
         """Write the rows that wait for a BATCH: as mapped and selected (the SDK would write them as they came)."""
         batches, self._batches = self._batches, {}
         for alias, rows in batches.items():
-            batcher = Batcher(self._tap.name, alias, self._batch_config)
-            try:
-                manifests = list(batcher.get_batches(map(decode, rows)))
-            except OSError as error:
-                msg = f"batch_config.storage.root: a batch cannot be written: {error.strerror or error}"
-                raise OSError(msg) from error
-            for manifest in manifests:
+            for manifest in Batcher(self._tap.name, alias, self._batch_config).get_batches(map(decode, rows)):
                 message = SDKBatchMessage(stream=alias, encoding=self._batch_config.encoding, manifest=manifest)
                 self._tap.write_message(message)
 
