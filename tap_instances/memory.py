@@ -273,7 +273,8 @@ class RowMemory:
 
     def keep(self, instance_id: str) -> None:
         """Remember an instance as before; it is one that is remembered."""
-        home = self._homes[instance_id]
+        # Most are in the first: so the map of all is not made while the body is in memory.
+        home = self._former if instance_id in self._former.seen else self._homes[instance_id]
         memory = home.seen.get(instance_id) or home.away[instance_id]
         self.unchanged += len(memory.rows)
         self._seen[instance_id] = memory
