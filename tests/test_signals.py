@@ -271,7 +271,9 @@ def test_a_reader_of_another_command_that_never_was_ends_it_quietly(option: str)
     check_quiet(done.stderr)
 
 
-def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_one_line(unbuffered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with (
         Path("/dev/full").open("wb") as full,
         FaultServer(answer()) as server,

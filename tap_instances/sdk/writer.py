@@ -54,10 +54,10 @@ class LineWriter(GenericSingerWriter[bytes, Message]):
         """Write whole lines; end quietly if nobody reads them any more."""
         try:
             write_stdout(lines)
-        except BrokenPipeError:
-            drop_stdout()
-            raise SystemExit(CLOSED_PIPE) from None
         except OSError as error:
+            drop_stdout()
+            if isinstance(error, BrokenPipeError):
+                raise SystemExit(CLOSED_PIPE) from None
             msg = f"stdout cannot be written: {error.strerror}"
             raise OSError(msg) from error
 
