@@ -73,14 +73,14 @@ class AirbyteWriter(LineWriter):
         if name not in self._running:
             self._running.add(name)
             self.status("RUNNING", name)
-        if name in STATELESS:
-            self.states[name] = {"observed_at": cursor}
         if name in DELETING:
             last = self._cursors.get(name, cursor)
             if cursor < last:
                 cursor = last + timedelta(microseconds=1)
             self._cursors[name] = cursor
         self._latest = max(self._latest or cursor, cursor)
+        if name in STATELESS:
+            self.states[name] = {"observed_at": self._latest}
         self._counts[name] += len(records)
         tail = b',"%b":%b}' % (CURSOR.encode(), msgspec.json.encode(cursor))
         rows = [msgspec.Raw(bytes(record.record)[:-1] + tail) for record in records]

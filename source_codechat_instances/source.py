@@ -7,7 +7,7 @@ import codecs
 import logging
 import signal
 from contextlib import suppress
-from datetime import datetime
+from datetime import MAXYEAR, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
 
@@ -232,8 +232,9 @@ def _states(path: Path) -> dict[str, msgspec.Raw]:
 
 
 def _latest_cursor(state: msgspec.Raw) -> datetime | None:
-    """Return the cursor in a stream's state, if it has one."""
+    """Return the cursor in a stream's state, if it has one after which there can be others."""
     with suppress(msgspec.MsgspecError):
         cursors = msgspec.json.decode(state, type=_Cursors)
-        return cursors.beside or cursors.alone
+        cursor = cursors.beside or cursors.alone
+        return cursor if cursor and cursor.year < MAXYEAR else None
     return None

@@ -86,9 +86,9 @@ def is_secret(name: str, value: object) -> bool:
 
 
 def is_secret_text(text: str) -> bool:
-    """True if a text is a secret: one of the settings, a JWT, a PEM private key, or the value of ``Authorization``."""
+    """True if a text is a token of this run, holds a JWT or a PEM key, or is the value of ``Authorization``."""
     return bool(
-        text in _known
+        text in _tokens
         or ("eyJ" in text and JWT.search(text))  # the first half is much quicker
         or ("PRIVATE KEY" in text and _PRIVATE_KEY.search(text))
         or (text.lstrip()[:2].lower() in {"be", "ba"} and _AUTHORIZATION.fullmatch(text))
@@ -141,7 +141,7 @@ def _is_secret_parameter(quoted: str) -> bool:
 _LONG: Final = 8  # characters: a shorter secret may be a part of a harmless word
 # This process's secrets: the length of a beginning -> the beginning in lower case -> those that begin so.
 _hidden: dict[int, dict[str, set[str]]] = {}
-_known: set[str] = set()  # the long ones, as they are
+_tokens: set[str] = set()  # the long ones, as they are
 
 
 def scrub(text: str) -> str:
@@ -175,11 +175,14 @@ class ScrubbingFormatter(logging.Formatter):
         return scrub(self.inner.format(record))
 
 
-def scrub_logs(secrets: Iterable[str]) -> None:
-    """Hide these secrets, and those of earlier calls, from now on: in :func:`scrub` and in the present log handlers."""
-    secrets = set(filter(None, secrets))
-    _known.update(secret for secret in secrets if len(secret) >= _LONG)
-    for secret in secrets:  # as it is, in a URL, in JSON
+def scrub_logs(tokens: Iterable[str], others: Iterable[str] = ()) -> None:
+    """Hide these secrets, and those of earlier calls, from now on: in :func:`scrub` and in the present log handlers.
+
+    Tokens are secrets in rows, too; ``others`` may be harmless there.
+    """
+    tokens = set(filter(None, tokens))
+    _tokens.update(token for token in tokens if len(token) >= _LONG)
+    for secret in tokens.union(others):  # as it is, in a URL, in JSON
         quoted = [quote(secret, safe, errors="replace") for safe in ("/", "")]
         for spelling in (secret, *quoted, json.dumps(secret)[1:-1]):
             beginning = spelling.lower()[:_LONG]

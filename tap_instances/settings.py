@@ -136,7 +136,7 @@ SETTINGS: Final[dict[str, Any]] = {  # the SDK adds its own
 # The ways to name businesses. With none of them, admin_token reads all.
 WAYS: Final = ("businesses", "businesses_file", "business_id/auth_token")
 # What the API calls a setting, where that is not alike.
-API_NAMES: Final = {"businessToken": "auth_token", "business_token": "auth_token"}
+API_NAMES: Final = {"businessToken": "auth_token"}
 # Type -> how a variable becomes a setting, and what it must be. Those of other types are JSON.
 PARSERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "string": (str, "must be text"),
@@ -234,14 +234,15 @@ def refuse(errors: list[str]) -> NoReturn:
     raise ConfigValidationError("; ".join(errors), errors=errors)
 
 
-def secrets(config: Mapping[str, Any]) -> set[str]:
-    """Return the secret values in the settings, also in wrong ones: they must be scrubbed from logs.
+def tokens(config: Mapping[str, Any]) -> set[str]:
+    """Return the tokens in the settings, also in wrong ones: they must be scrubbed from logs."""
+    return {*_leaves([config.get(name) for name in ("businesses", "auth_token", "admin_token")])}
 
-    Of headers, values of 8 characters and more, and their words (``Basic …``).
-    """
-    tokens = _leaves([config.get(name) for name in ("businesses", "auth_token", "admin_token")])
+
+def header_values(config: Mapping[str, Any]) -> set[str]:
+    """Return what must be scrubbed from logs of headers: values of 8 characters and more, and such words of them."""
     words = [word for value in _leaves(config.get("headers")) for word in (value, *value.split())]
-    return {*tokens, *(word for word in words if len(word) >= 8)}  # noqa: PLR2004
+    return {word for word in words if len(word) >= 8}  # noqa: PLR2004
 
 
 def warn_of_unknown(before: str, given: Iterable[str], known: Collection[str], after: str) -> None:
@@ -252,8 +253,9 @@ def warn_of_unknown(before: str, given: Iterable[str], known: Collection[str], a
 
 def _misspelled(given: Iterable[str], known: Collection[str]) -> dict[str, str]:
     """Return unknown name -> the known one that may be meant, or an empty text."""
-    unknown = [name for name in given if name not in known]
-    return {name: API_NAMES.get(name) or "".join(difflib.get_close_matches(name, known, n=1)) for name in unknown}
+    meanings = {name: name for name in known} | {name: meant for name, meant in API_NAMES.items() if meant in known}
+    closest = {name: difflib.get_close_matches(name, meanings, n=1) for name in given if name not in known}
+    return {name: meanings[close[0]] if close else "" for name, close in closest.items()}
 
 
 def _leaves(value: Any) -> list[str]:  # noqa: ANN401

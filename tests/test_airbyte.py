@@ -389,6 +389,25 @@ def test_a_clock_that_is_set_back_loses_nothing(
         assert row["name"] == "fourth"
 
 
+def test_the_state_holds_the_latest_cursor_whichever_answer_came_last() -> None:
+    def late(connection: Connection) -> None:
+        connection.wait(0.2)
+        answer(200, {"Instances": []})(connection)
+
+    with FaultServer(businesses={"b-1": [late], "b-2": [answer(200, {"Instances": []})]}) as server:
+        businesses = [{"business_id": name, "auth_token": TOKEN} for name in ("b-1", "b-2")]
+        output = read({"api_url": server.url, "businesses": businesses}, "businesses")
+    late_one, early_one = (row[CURSOR] for row in output.records("businesses"))
+    [state] = output.state
+    assert early_one < late_one == state["stream"]["stream_state"]["observed_at"]
+
+
+def test_a_cursor_after_which_there_is_none_is_not_gone_on_from(config: dict[str, Any]) -> None:
+    first = read(config, "businesses")
+    first.state[0]["stream"]["stream_state"]["observed_at"] = "9999-12-31T23:59:59.999999Z"
+    assert read(config, "businesses", state=first.state).returncode == 0
+
+
 def test_a_webhook_that_moves_to_a_business_whose_answer_came_first_is_not_deleted(tmp_path: Path) -> None:
     def late(connection: Connection) -> None:
         connection.wait(0.2)

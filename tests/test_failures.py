@@ -183,6 +183,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault("cut in a chunk", (raw(head(**CHUNKED) + chunk(GOOD)[:-300]),), RETRIED, ("cut short", AGAIN)),
     Fault("cut between chunks", (raw(head(**CHUNKED) + chunk(GOOD)),), RETRIED, ("the response was cut short", AGAIN)),
     Fault("a chunk of less than nothing", (raw(head(**CHUNKED) + b"-5\r\n" + GOOD),), RETRIED, ("cut short", AGAIN)),
+    Fault("500 of a chunk of less than nothing", (raw(head(500, **CHUNKED) + b"-5\r\n"),), RETRIED, ("500 ", AGAIN)),
     Fault("no chunk's length", (raw(head(**CHUNKED) + b"zz\r\n" + GOOD),), RETRIED, ("cut short", AGAIN)),
     Fault("cut by closing", (raw(head() + FIRST_HALF),), RETRIED, ("the response is not JSON", AGAIN, "operator")),
     Fault("bad gzip", (answer(200, BODY_MARK.encode(), **GZIP),), RETRIED, ("compression is broken", AGAIN)),

@@ -399,6 +399,12 @@ def test_a_token_of_eight_characters_is_hidden_within_a_word_too() -> None:
     assert scrub("xabcd1234x, xabc1234x") == "x***x, xabc1234x"
 
 
+def test_a_token_is_a_secret_in_rows_too_and_what_a_header_says_is_not() -> None:
+    scrub_logs(["token-of-this-run"], ["value-of-a-header"])
+    assert scrub("token-of-this-run, value-of-a-header") == "***, ***"
+    assert (is_secret_text("token-of-this-run"), is_secret_text("value-of-a-header")) == (True, False)
+
+
 def test_an_empty_secret_hides_nothing() -> None:
     scrub_logs(["", "x"])
     assert scrub("x and y") == "*** and y"
