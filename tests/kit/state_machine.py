@@ -185,13 +185,18 @@ class StateMachine(RuleBasedStateMachine):
         for entry in catalog["streams"] if catalog else ():
             if entry["tap_stream_id"] in REMEMBERING:
                 entry["replication_method"] = "FULL_TABLE"
+        self.given = self.target.state or {"bookmarks": {}}
         run = self.wire.sync(self.target.state, catalog=catalog, emit_activate_version_messages=self.activate)
         assert run.returncode == bool(failing), run.stderr
         return run
 
     def keep(self, run: Run, until: int) -> None:
-        """Note what the last STATE before a position knows, from what stands before it."""
-        states = [place for place, message in enumerate(run.messages[:until]) if message["type"] == "STATE"]
+        """Note what the last STATE before a position knows, from what stands before it; the given one knows nothing."""
+        states = [
+            place
+            for place, message in enumerate(run.messages[:until])
+            if message["type"] == "STATE" and message["value"] != self.given
+        ]
         kept = states[-1] if states else 0
         for place, message in enumerate(run.messages[:until]):
             if message["type"] == "RECORD" and message["stream"] in REMEMBERING and place >= kept:
