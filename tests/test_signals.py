@@ -21,13 +21,13 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.kit.faults import SURROUNDINGS, FaultServer, answer, settings
+from tests.kit.faults import SURROUNDINGS, FaultServer, answer, settings, stall
 from tests.kit.support import Run, run_cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.kit.faults import Connection
+    from tests.kit.faults import Act, Connection
 
 LATE: Final = 30  # seconds: what takes as long as that does not end by itself
 PIPE: Final = 65536  # bytes that a pipe holds (less on some machines: then the tap waits earlier)
@@ -226,19 +226,10 @@ def test_what_is_to_be_done_at_the_exit_is_done(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ closed pipes
 
 
-def test_a_reader_that_goes_away_ends_the_run_quietly(tmp_path: Path) -> None:
-    with FaultServer(answer(200, BIG)) as server, started(settings(server.url), tmp_path) as process:
-        assert json.loads(process.stdout.readline())["type"] == "SCHEMA"
-        process.stdout.close()
-        log = process.stderr.read()
-        assert process.wait(timeout=LATE) == 141
-        process.stdout = None
-    check_quiet(log)
-
-
-def test_a_reader_that_goes_away_while_the_server_is_slow_ends_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("act", [answer(200, BIG), stall()], ids=["while rows are written", "while the server is slow"])
+def test_a_reader_that_goes_away_ends_the_run_quietly(act: Act, tmp_path: Path) -> None:
     with (
-        FaultServer(lambda connection: connection.wait()) as server,
+        FaultServer(act) as server,
         started({**settings(server.url), "request_timeout": 600}, tmp_path) as process,
     ):
         assert json.loads(process.stdout.readline())["type"] == "SCHEMA"
