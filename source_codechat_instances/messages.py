@@ -16,9 +16,9 @@ from typing_extensions import override
 from tap_instances.sdk.writer import CLOSED_PIPE, LineWriter, drop_stdout, write_stdout
 
 # Airbyte's destinations keep, of the rows with a key, the one with the highest cursor. So the cursor is a column of
-# its own, which no row lacks: a deleted row has no updated_at, and an edited one may have an older one.
+# its own, which no row lacks: a deleted row has no updated_at, and an edited one may have an older one. From one sync
+# to the next it does not go back, whatever the clock does: the latest one is part of each state.
 CURSOR: Final = "_ab_observed_at"
-# Nor does it go back from one sync to the next, whatever the clock does: the latest one is part of each state.
 # Streams of which the tap remembers nothing: their state is when they were last read.
 STATELESS: Final = ("businesses", "instances")
 # Streams whose rows of a business may delete what the next one has: a webhook moves. So their cursors never go back,

@@ -7,9 +7,9 @@ import codecs
 import logging
 import signal
 from contextlib import suppress
-from datetime import MAXYEAR, datetime
+from datetime import MAXYEAR
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 import msgspec
 from singer_sdk.exceptions import ConfigValidationError
@@ -17,17 +17,18 @@ from typing_extensions import override
 
 from source_codechat_instances import catalog
 from source_codechat_instances.messages import CURSOR, AirbyteWriter, CommandError, SilentWriter
+from tap_instances.memory import Time  # noqa: TC001 (msgspec reads it)
 from tap_instances.tap import TapInstances
 from tap_instances.values import compact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
 USAGE: Final = (
     "the arguments must be one of: spec; check --config FILE; discover --config FILE; "
     "read --config FILE --catalog FILE [--state FILE]"
 )
-Time = Annotated[datetime, msgspec.Meta(tz=True)]
 NULL: Final = msgspec.Raw(b"null")
 NAMED: Final = 20  # failed businesses that a message names; the others are counted
 
