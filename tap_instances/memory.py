@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 VERSION: Final = 2  # of a partition's shape
 KEPT: Final = timedelta(days=90)  # for how long an instance is remembered that is not listed
 
-NOT_UNDERSTOOD: Final = (ValueError, LookupError, TypeError, RecursionError, msgspec.DecodeError)
+NOT_UNDERSTOOD: Final = (ValueError, LookupError, TypeError, RecursionError)
 
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -157,7 +157,7 @@ def _bookmark(stream: str, raw: Raw, kind: type[Partition], businesses: Collecti
 def _partition(entry: Raw, kind: type[Partition]) -> tuple[str | None, Partition | None]:
     """Return whose a partition is, and the partition, if this version of the tap wrote it, or version 1."""
     business_id = None
-    with suppress(ValueError, LookupError, AttributeError, TypeError, msgspec.DecodeError):
+    with suppress(ValueError, LookupError, AttributeError, TypeError):
         try:
             partition = msgspec.json.decode(entry, type=kind)
         except msgspec.ValidationError:

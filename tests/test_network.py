@@ -144,7 +144,11 @@ def test_a_certificate_that_does_not_verify_is_not_retried_and_says_what_helps( 
 
 
 @pytest.mark.parametrize("setting", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
-@pytest.mark.parametrize("content", [None, "", "no certificate\n"], ids=["missing", "empty", "no PEM"])
+@pytest.mark.parametrize(
+    "content",
+    [None, "", "no certificate\n", "-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----\n"],
+    ids=["missing", "empty", "no PEM", "broken PEM"],
+)
 def test_a_ca_file_that_is_none_is_named(
     setting: str,
     content: str | None,

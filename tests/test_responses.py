@@ -129,6 +129,8 @@ def test_a_link_to_a_next_page_is_found_however_it_is_written(header: str, *, mo
         ({"total": 50, "limit": 50}, ""),
         ({"count": 7, "perPage": 50, "truncated": False, "maxPage": 1}, ""),
         ({"total": 120}, ""),  # of what, is not said
+        ({"total": 120, "limit": None}, ""),
+        ({"links": None, "_links": 3}, ""),
         ({"other": {"nextPage": 2}, "name": "next"}, ""),
         ({"totalPages": [3], "pages": "many"}, ""),
         ({"totalPages": 10**400}, ""),  # more than a float holds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -202,6 +203,18 @@ def test_a_filtered_instance_takes_its_webhooks_along_and_comes_whole_when_it_pa
     third = read(connected, state=second.state, stream_maps={"instances": {"__filter__": "name == 'cobranca'"}})
     assert not third.records("webhooks")  # hidden is not gone: nothing is told as deleted
     assert not third.records("webhook_events")
+
+
+def test_a_webhook_that_leaves_a_filtered_instance_has_moved(connected: dict[str, Any]) -> None:
+    moved = deepcopy(connected)
+    left, reached = moved["Instances"]
+    first = read(connected)
+    reached["Webhook"].append(left["Webhook"].pop(0))
+    second = read(moved, state=first.state, stream_maps={"instances": {"__filter__": f"instance_id != '{FIRST}'"}})
+    assert [(record["instance_id"], record["name"]) for record in second.records("webhooks")] == [(SECOND, "crm")]
+    third = read(moved, state=second.state)
+    assert names(third) == ["alerts"]  # it comes whole, and nothing is told as deleted
+    assert third.records("webhooks")[0]["deleted_at"] is None
 
 
 def test_a_filtered_business_takes_its_instances_along_and_comes_whole_when_it_passes(
