@@ -43,8 +43,8 @@ SNOWFLAKE_PACKAGES := meltanolabs-target-snowflake==0.20.4 'fakesnow>=0.12,<1' '
 	'dbt-core>=1.11,<1.12' 'dbt-snowflake>=1.11,<1.12'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dbt dashboard dashboard-test test loaders lint types docs picture coverage pythons mutation bench airflow \
-	airbyte clean python
+.PHONY: help demo dbt dashboard dashboard-test test loaders lint types docs picture coverage pythons mutation bench \
+	bench-loading airflow airbyte clean python
 .DELETE_ON_ERROR:
 
 help:
@@ -61,6 +61,7 @@ help:
 	@echo 'make pythons   the quick tests and the wheel on Python 3.10 to 3.13, as many as there are: ten minutes each'
 	@echo 'make mutation  which faults put into the code no test sees: hours'
 	@echo 'make bench     how fast the tap is, against a floor and the SDK template: some minutes, prints Markdown'
+	@echo 'make bench-loading  how long two loaders take for what the tap writes: a few minutes; needs PostgreSQL'
 	@echo 'make airflow   run the example of examples/airflow in a real Airflow: some four minutes'
 	@echo 'make dashboard-test  the page on DuckDB and PostgreSQL, and in Chromium if it is installed'
 	@echo 'make airbyte   read the source with PyAirbyte, a real client of Airbyte connectors: three minutes'
@@ -130,6 +131,9 @@ bench: $(DEV)/stamp
 	@echo 'Benchmark: leave the machine alone meanwhile'
 	@$(DEV)/bin/python -m compileall -q $(DEV)/lib tap_instances >/dev/null || true
 	@$(DEV)/bin/python -m benchmarks.run $(BENCH)
+
+bench-loading: $(DEV)/stamp .meltano/test.stamp
+	@$(DEV)/bin/python -m benchmarks.loading $(BENCH)
 
 # A virtual environment $(1) with the packages $(2).
 define environment

@@ -23,11 +23,10 @@ import duckdb
 import psycopg
 import pytest
 import requests
-import yaml
 
 from demo.codechat import CodeChat, World
 from demo.project import FOREIGN, ROOT
-from tests.kit.pages import blocks
+from tests.kit.pages import blocks, loader_settings
 from tests.kit.support import discover, sync
 
 if TYPE_CHECKING:
@@ -250,7 +249,7 @@ class MeltanoPostgres(PostgresTables):
         """Load into its schema."""
         _, _, server = self.address.partition("://")
         place = {"sqlalchemy_url": f"postgresql+psycopg://{server}", "default_target_schema": self.schema}
-        return meltano_settings("target-postgres") | place
+        return loader_settings("target-postgres") | place
 
 
 class DuckDB(Target):
@@ -293,13 +292,6 @@ def s3(method: str, url: str, params: dict[str, str] | None = None) -> bytes:
         response = session.request(method, url, params=params, timeout=20)
     response.raise_for_status()
     return response.content
-
-
-def meltano_settings(loader: str) -> dict[str, Any]:
-    """Return the values that meltano.yml gives a loader."""
-    project = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
-    [plugin] = [plugin for plugin in project["plugins"]["loaders"] if plugin["name"] == loader]
-    return {setting["name"]: setting["value"] for setting in plugin["settings"] if "value" in setting}
 
 
 def missing(reason: str) -> None:

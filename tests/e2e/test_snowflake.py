@@ -12,11 +12,11 @@ import subprocess
 from typing import Any
 
 import pytest
-import yaml
 
 from demo.codechat import CodeChat, World
 from demo.project import FOREIGN, ROOT
 from tests.kit.checked import STREAMS
+from tests.kit.pages import loader
 from tests.kit.support import sync
 
 pytestmark = pytest.mark.e2e
@@ -55,24 +55,17 @@ def found(schemas: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return answer
 
 
-def loader() -> dict[str, Any]:
-    """Give the loader as meltano.yml defines it."""
-    project = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
-    [entry] = [entry for entry in project["plugins"]["loaders"] if entry["name"] == "target-snowflake"]
-    return dict(entry)
-
-
 def test_the_loader_knows_every_setting_that_meltano_yml_gives_it(found: dict[str, Any]) -> None:
-    assert {setting["name"] for setting in loader()["settings"]} <= set(found["settings"])
+    assert {setting["name"] for setting in loader("target-snowflake")["settings"]} <= set(found["settings"])
 
 
 def test_the_loader_that_is_checked_is_the_one_of_meltano_yml() -> None:
-    assert loader()["pip_url"] in (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert loader("target-snowflake")["pip_url"] in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_a_key_pair_authenticates_and_no_password(found: dict[str, Any]) -> None:
     assert (found["authentication"], found["key"], found["password"]) == ("KEY_PAIR", True, False)
-    groups = loader()["settings_group_validation"]
+    groups = loader("target-snowflake")["settings_group_validation"]
     assert all({"private_key", "private_key_path"} & set(group) and "password" not in group for group in groups)
 
 

@@ -93,6 +93,18 @@ def extractor() -> dict[str, Any]:
     return result
 
 
+def loader(name: str) -> dict[str, Any]:
+    """Return a loader's definition in meltano.yml."""
+    [definition] = [loader for loader in meltano()["plugins"]["loaders"] if loader["name"] == name]
+    result: dict[str, Any] = definition
+    return result
+
+
+def loader_settings(name: str) -> dict[str, Any]:
+    """Return the values that meltano.yml gives a loader."""
+    return {setting["name"]: setting["value"] for setting in loader(name)["settings"] if "value" in setting}
+
+
 @cache
 def trees() -> tuple[ast.Module, ...]:
     """Return the modules of both packages, parsed."""
