@@ -219,7 +219,7 @@ class RowMemory:
         self.uncertain = False  # whether rows were kept of which nothing is known now
         self._committed: dict[str, datetime] = {}  # business -> when it was read
         self._arrived: list[str] = []  # rows that are new to an instance, for each one that lists them
-        self._uncommitted: set[str] = set()  # those of businesses that were not read whole
+        self._uncommitted: set[str] = set()  # those of businesses that were not read whole: they may be gone next time
         self._unknown: set[str] = set()  # rows of which nothing is known, if they have not arrived
         self._unsent: list[tuple[Memory, str]] = []  # rows that are remembered, and not part of this run's version
 
@@ -326,7 +326,7 @@ class RowMemory:
         """
         if not self._gone:
             return []
-        elsewhere = self._uncommitted.union(self._arrived, (key for _instance_id, key in self._kept))
+        elsewhere = {*self._arrived, *(key for _instance_id, key in self._kept)}
         gone = []
         for (instance_id, key), digest in self._gone.items():
             if key in elsewhere:
@@ -334,7 +334,7 @@ class RowMemory:
             if key in self._unknown:
                 self._kept[instance_id, key] = digest
                 self.uncertain = True
-            elif self.versioned:
+            elif self.versioned or key in self._uncommitted:
                 self.keep_gone(instance_id, key)
             else:
                 gone.append((instance_id, key))
@@ -364,8 +364,6 @@ class RowMemory:
             now[instance_id].last_listed = None
         for instance_id in new:
             self._homes[instance_id] = former
-        for memory in away.values():
-            memory.last_listed = observed_at
         for instance_id, memory in (former.away | former.seen).items():
             if instance_id not in now:
                 memory.last_listed = min(memory.last_listed or former.observed_at or observed_at, observed_at)
@@ -384,7 +382,7 @@ class RowMemory:
         arrived = set(self._arrived)
         if not arrived or (not self._homes and len(arrived) == len(self._arrived)):
             return  # nothing may have moved, and none is listed twice
-        listing = _owners(self._seen, arrived)
+        listing = _owners(self._seen)
         for key in self._owners.keys() & arrived:
             for instance_id in set(self._owners[key]).difference(listing[key]):
                 self._forget(instance_id, key)
@@ -396,8 +394,7 @@ class RowMemory:
 
     def _forget(self, instance_id: str, key: str) -> None:
         """Forget a row under an instance that does not list it."""
-        if self._kept.pop((instance_id, key), None) is not None:
-            self._seen[instance_id].digest = ""
+        self._kept.pop((instance_id, key), None)
         memory = self._hidden.get(instance_id) or self._memory(instance_id)
         if memory and memory.rows.pop(key, None) is not None:
             memory.digest = ""
@@ -427,10 +424,10 @@ def _take(partition: RowPartition, instance_id: str) -> Memory | None:
     return partition.seen.pop(instance_id, None) or partition.away.pop(instance_id, None)
 
 
-def _owners(memories: Mapping[str, Memory], among: set[str] | None = None) -> dict[str, tuple[str, ...]]:
-    """Return which instances have a row, for each row, or for each of some."""
+def _owners(memories: Mapping[str, Memory]) -> dict[str, tuple[str, ...]]:
+    """Return which instances have a row, for each row."""
     owners: dict[str, tuple[str, ...]] = {}
     for instance_id, memory in memories.items():
-        for key in memory.rows if among is None else among.intersection(memory.rows):
+        for key in memory.rows:
             owners[key] = (*owners.get(key, ()), instance_id)
     return owners
