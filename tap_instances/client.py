@@ -173,6 +173,6 @@ def _read(response: requests.Response) -> Body:
             return Body(response.raw.stream(CHUNK, decode_content=True))
         except ValueError as error:  # such as a negative size of a chunk
             raise urllib3.exceptions.ProtocolError from error
-    with suppress(urllib3.exceptions.HTTPError, OSError, ValueError):
+    with suppress(urllib3.exceptions.HTTPError, ValueError):
         return Body([response.raw.read(CHUNK, decode_content=True)])
     return Body([])

@@ -79,7 +79,7 @@ def read_connected(response: requests.Response, body: Body) -> Snapshot:
         what = json_type(top["Instances"]) if "Instances" in top else "missing"
         reason = f"Instances is {what} in the response, which is not taken for 'nothing is connected'"
         raise SnapshotError(reason, CHECK_URL, _said(top))
-    if key := next_page_key(top):
+    if key := _parse(response, body, lambda _: next_page_key(top)):  # it may be nested too deep for that
         raise _not_whole(f"its {key} tells of more pages")
     return Snapshot(top, instances, body, observed_at, not_utf8)
 

@@ -8,6 +8,8 @@ from typing import Any, Final
 import pytest
 
 from tests.kit.checked import BUSINESS, STREAMS, read
+from tests.kit.faults import TOKEN, FaultServer, answer
+from tests.kit.support import sync
 
 ID: Final = "i-1"
 OTHER: Final = {"instanceId": "i-2", "name": "the other", "Webhook": [{"webhookId": "w-2", "WebhookEvents": {}}]}
@@ -311,6 +313,20 @@ def test_a_hundred_thousand_levels_fail_the_business_with_a_reason(place: str) -
     assert "nested" in line
     assert BUSINESS in line
     assert not run.of("RECORD")
+
+
+@pytest.mark.parametrize("key", ["new", "name", "next"])
+@pytest.mark.parametrize("depth", [*range(400, 900, 100), *range(900, 1000, 10)])
+def test_what_is_nested_deep_beside_the_list_is_kept_or_fails_its_business_alone(key: str, depth: int) -> None:
+    deep = b'{"Instances":[],"%s":' % key.encode() + b'{"next":' * depth + b"1" + b"}" * depth + b"}"
+    acts = {"a": (answer(200, deep),), "b": (answer(200, b'{"Instances":[]}'),)}
+    with FaultServer(businesses=acts) as server:
+        entries = [{"business_id": name, "auth_token": TOKEN} for name in acts]
+        run = sync({"api_url": server.url, "businesses": entries})
+    assert run.records("businesses")[-1]["business_id"] == "b"
+    lines = run.lines("ERROR")
+    assert run.returncode == bool(lines)
+    assert all("nested deeper" in line or "not whole" in line or "1 of 2 businesses failed" in line for line in lines)
 
 
 @pytest.mark.parametrize("depth", range(930, 1000, 10))

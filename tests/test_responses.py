@@ -116,6 +116,7 @@ def test_a_link_to_a_next_page_is_found_however_it_is_written(header: str, *, mo
         ({"meta": {"_links": [{"rel": "next", "href": "/x"}]}}, "meta._links"),
         ({"page": {"number": 0, "totalPages": 4}}, "page.totalPages"),
         ({"total": 120, "limit": 50, "offset": 0}, "total"),
+        ({"total": 2, "limit": 1}, "total"),
         ({"count": 120, "perPage": 50}, "count"),
         ({"isTruncated": True}, "isTruncated"),
         ({"currentPage": 1, "maxPage": 2}, "maxPage"),
@@ -130,6 +131,7 @@ def test_a_link_to_a_next_page_is_found_however_it_is_written(header: str, *, mo
         ({"count": 7, "perPage": 50, "truncated": False, "maxPage": 1}, ""),
         ({"total": 120}, ""),  # of what, is not said
         ({"total": 120, "limit": None}, ""),
+        ({"total": 120, "limit": 0}, ""),  # there is none
         ({"links": None, "_links": 3}, ""),
         ({"other": {"nextPage": 2}, "name": "next"}, ""),
         ({"totalPages": [3], "pages": "many"}, ""),
