@@ -125,6 +125,12 @@ def test_a_catalog_by_hand_with_one_stream_and_no_keys_gives_that_stream_with_it
     assert schema["key_properties"] == KEYS[stream]
 
 
+def test_a_catalog_may_name_a_stream_otherwise_than_its_id(codechat: CodeChat) -> None:
+    run = checked(sync(settings(codechat), catalog={"streams": [{**minimal("webhooks"), "stream": "hooks"}]}))
+    assert run.returncode == 0
+    assert streams_of(run) == ["webhooks"]
+
+
 def test_a_catalog_can_come_from_stdin(codechat: CodeChat, tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps(settings(codechat)))

@@ -170,7 +170,9 @@ class SDKTap(Tap):
 
 def _catalog(given: dict[str, Any]) -> Catalog:
     """Return a catalog; Meltano's ``replication-method`` counts as what the SDK looks for."""
-    streams = msgspec.convert(given["streams"], list[dict[str, Any]])
+    # The SDK would look for a stream's map under "stream", which may be another name.
+    entries = msgspec.convert(given["streams"], list[dict[str, Any]])
+    streams = [{**entry, "stream": entry["tap_stream_id"]} for entry in entries]
     for metadata in [entry["metadata"] for stream in streams for entry in stream.get("metadata", ())]:
         method = metadata.get("replication-method")
         if method and metadata.get("forced-replication-method") != FULL_TABLE:
