@@ -211,10 +211,10 @@ class Run:
         self.write_state()
         logger.info("%s", self.summary())
         if not_tried := len(self.businesses) - self.read - len(self.failed):
-            logger.error("the %d businesses after that were not tried", not_tried)
+            logger.error("businesses after that, not tried: %d", not_tried)
         if self.failed and len(self.businesses) > 1:
             names = some(f"{business_id} ({str(error).split(':')[0]})" for business_id, error in self.failed.items())
-            rows = "" if self.testing else ", their rows are those of an earlier run"
+            rows = "" if self.testing else ", their rows may be those of an earlier run"
             logger.error("%d of %d businesses failed%s: %s", len(self.failed), len(self.businesses), rows, names)
         if not is_complete:
             raise SystemExit(1)

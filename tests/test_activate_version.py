@@ -98,6 +98,19 @@ def test_a_stream_that_is_dropped_by_a_map_is_not_activated(wire: Wire) -> None:
     check(wire.sync(**ON, stream_maps={"instances": None}), "businesses")
 
 
+@pytest.mark.parametrize("stream", ["webhooks", "webhook_events"])
+def test_what_goes_while_a_map_drops_its_full_table_stream_is_told_later(wire: Wire, stream: str) -> None:
+    catalog = catalog_with("FULL_TABLE", in_the_stream, stream)
+    first = wire.sync()
+    wire.answers["a"] = [instance("i1")]
+    dropped = wire.sync(first.state, catalog=catalog, **ON, stream_maps={stream: None})
+    assert dropped.of("ACTIVATE_VERSION", stream) == []
+    gone = {row["webhook_id"] for row in first.records(stream) if row["instance_id"] == "i1"}
+    assert gone
+    told = wire.sync(dropped.state).records(stream)
+    assert {row["webhook_id"] for row in told if row["deleted_at"]} == gone
+
+
 @pytest.mark.parametrize("column", ["url", "name"])
 def test_versions_do_not_depend_on_the_way_that_rows_take(wire: Wire, column: str) -> None:
     """With a column deselected, rows go through the SDK's way."""

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from demo.codechat import CodeChat, World
 from tests.kit.checked import STREAMS, checked, read, settings
-from tests.kit.support import Run, discover, select, sync
+from tests.kit.support import Run, discover, run_cli, select, sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,6 +189,16 @@ def test_a_failed_business_sends_no_batch(tmp_path: Path, codechat: CodeChat) ->
     assert run.returncode == 1
     assert not run.of("BATCH")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_storage_that_cannot_be_written_is_named_and_no_state_is_written(tmp_path: Path, codechat: CodeChat) -> None:
+    (tmp_path / "file").touch()
+    run = run_cli(settings(codechat, batch_config=config(tmp_path / "file")))
+    assert run.returncode == 1
+    [line] = run.lines("ERROR")
+    assert "batch_config: a batch cannot be written (" in line
+    assert line.endswith("): check its storage")
+    assert not run.of("STATE")
 
 
 def test_a_folder_that_is_not_there_is_made(tmp_path: Path, codechat: CodeChat) -> None:

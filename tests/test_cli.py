@@ -131,6 +131,15 @@ def test_the_test_goes_on_past_an_empty_business_and_an_instance_without_webhook
     assert len(server.requests) == 2
 
 
+def test_the_test_asks_every_business_also_where_a_map_copies_a_stream() -> None:
+    world = World.seeded(1, businesses=3)
+    maps = {"instances": {"__filter__": "True"}, "copies": {"__source__": "instances", "copied": "name"}}
+    with CodeChat(world) as server:
+        run = run_cli({**world.settings(server.url), "stream_maps": maps}, "--test")
+    assert run.returncode == 0
+    assert len([line for line in run.lines("INFO") if ": ok, " in line]) == 3
+
+
 def test_the_test_of_an_empty_server_is_no_error() -> None:
     world = World([Business(BUSINESS, TOKEN, {"businessId": BUSINESS, "Instances": []})])
     with CodeChat(world) as server:

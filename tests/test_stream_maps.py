@@ -292,6 +292,16 @@ def test_an_assignment_where_a_comparison_is_meant_is_an_error(connected: dict[s
     assert run.records("instances") == []
 
 
+@pytest.mark.parametrize(("expression", "why"), [("int(url)", "ValueError"), ("url + 1", "can only concatenate str")])
+def test_the_line_of_an_expression_that_fails_quotes_no_row(
+    connected: dict[str, Any], expression: str, why: str
+) -> None:
+    run = read(connected, stream_maps={"webhooks": {"x": expression}})
+    [line] = run.lines("ERROR")
+    assert f"an expression for webhooks fails on a row ({why}" in line
+    assert "example.com" not in run.stderr
+
+
 @pytest.mark.parametrize("stream", ["businesses", "instances", "webhooks"])
 def test_a_filter_that_fails_is_an_error_also_where_its_stream_is_not_selected(
     connected: dict[str, Any], stream: str
@@ -423,7 +433,7 @@ def test_an_expression_that_fails_ends_the_run_and_says_that_the_rest_was_not_tr
     wire.answers = {"a": [wires.instance("i1", wires.webhook("w1"))], "b": [wires.instance("i2")], "c": []}
     run = wire.sync(stream_maps={"webhooks": {"x": "int(url)"}})
     assert run.returncode == 1
-    assert "the 2 businesses after that were not tried" in run.stderr
+    assert "businesses after that, not tried: 2" in run.stderr
     assert "0 of 3 businesses read" in run.stderr
 
 

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from singer_sdk.batch import Batcher
+from singer_sdk.exceptions import MapExpressionError
 from singer_sdk.helpers._batch import SDKBatchMessage
 from singer_sdk.mapper import RemoveRecordTransform, SameRecordTransform
 from singer_sdk.singerlib.encoding.base import GenericSingerWriter
@@ -108,9 +109,6 @@ class RecordWriter:
         self.stream, self._tap = stream, stream._tap  # noqa: SLF001
         self.count = 0
         self._limit = stream.ABORT_AT_RECORD_COUNT or sys.maxsize  # set by --test
-        versioned = activate and stream.selected and stream.replication_method == FULL_TABLE
-        # In milliseconds: the SDK's seconds are equal in two runs that follow each other at once.
-        self.version = self._tap.initialized_at if versioned else None
         self._batch_config: Any = stream.get_batch_config(stream.config)
         self._batches: dict[str, list[bytes]] = {}
         columns, declared = stream.schema["properties"], stream.effective_schema.get("properties", {})
@@ -121,6 +119,10 @@ class RecordWriter:
         self.has_map = any(not isinstance(stream_map, SameRecordTransform) for stream_map in self._maps)
         self.has_copies = len(self._maps) > 1  # those of other maps, by __source__
         self.is_dropped = bool(self._maps) and all(isinstance(each, RemoveRecordTransform) for each in self._maps)
+        is_written = stream.selected and not self.is_dropped
+        # In milliseconds: the SDK's seconds are equal in two runs that follow each other at once.
+        is_versioned = activate and is_written and stream.replication_method == FULL_TABLE
+        self.version = self._tap.initialized_at if is_versioned else None
         flat = any(stream_map.flattening_enabled for stream_map in self._maps)
         self._is_direct = not (self.has_map or flat or self.selected_columns)
 
@@ -132,7 +134,7 @@ class RecordWriter:
 
     def write(self, rows: Iterable[bytes], observed_at: datetime) -> None:
         """Write finished rows, a page at a time."""
-        rows = islice(rows, self._limit - self.count if self.stream.selected else 0)
+        rows = islice(rows, max(0, self._limit - self.count) if self.stream.selected else 0)
         while page := list(islice(rows, PAGE)):
             for alias, mapped in self._mapped(page).items():
                 self.count += len(mapped)
@@ -169,7 +171,12 @@ class RecordWriter:
         """Write the rows that wait for a BATCH: as mapped and selected (the SDK would write them as they came)."""
         batches, self._batches = self._batches, {}
         for alias, rows in batches.items():
-            for manifest in Batcher(self._tap.name, alias, self._batch_config).get_batches(map(decode, rows)):
+            try:
+                manifests = list(Batcher(self._tap.name, alias, self._batch_config).get_batches(map(decode, rows)))
+            except Exception as error:
+                msg = f"batch_config: a batch cannot be written ({error}): check its storage"
+                raise OSError(msg) from error
+            for manifest in manifests:
                 message = SDKBatchMessage(stream=alias, encoding=self._batch_config.encoding, manifest=manifest)
                 self._tap.write_message(message)
 
@@ -186,9 +193,11 @@ class RecordWriter:
         try:
             yield
         except Exception as error:
+            # Other errors than these may quote the row.
+            why = error if isinstance(error, (MapExpressionError, TypeError, Warning)) else type(error).__name__
             msg = (
                 f"stream_maps: an expression for {self.stream.name} fails on a row "
-                f"({error or type(error).__name__}): correct it, and let it take nulls (as in deleted rows)"
+                f"({why}): correct it, and let it take nulls (as in deleted rows)"
             )
             raise SyncError(msg) from error
 
