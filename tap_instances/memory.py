@@ -209,12 +209,14 @@ class RowMemory:
     A row that has a digest is remembered under one instance: whatever else lists it lists a row that is new to it.
     """
 
-    def __init__(self, bookmark: Bookmark, *, shape: int = 0, whole: bool = False, versioned: bool = False) -> None:
+    def __init__(
+        self, bookmark: Bookmark, *, shape: int = 0, full_table: bool = False, versioned: bool = False
+    ) -> None:
         """Take what is remembered; ``shape`` is a digest of whatever else than a row's JSON makes it another row.
 
-        ``whole`` emits every row (FULL_TABLE); ``versioned`` leaves it to ACTIVATE_VERSION to tell what is gone.
+        ``full_table`` emits every row; ``versioned`` leaves it to ACTIVATE_VERSION to tell what is gone.
         """
-        self.bookmark, self.shape, self.whole, self.versioned = bookmark, shape, whole, versioned
+        self.bookmark, self.shape, self.full_table, self.versioned = bookmark, shape, full_table, versioned
         self.unchanged = 0  # rows that were left out, since they are as remembered
         self.uncertain = False  # whether rows were kept of which nothing is known now
         self._committed: dict[str, datetime] = {}  # business -> when it was read
@@ -301,7 +303,7 @@ class RowMemory:
         arrived: Iterable[str] = now
         if known and not twice:
             arrived = [key for key in now if not known.get(key)]
-            if not self.whole:
+            if not self.full_table:
                 emitted = [row for row in rows if known.get(row.key) != now[row.key]]
                 self.unchanged += len(rows) - len(emitted)
         self._arrived.extend(arrived)

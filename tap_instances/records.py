@@ -333,26 +333,26 @@ class Reader:
 
     # --------------------------------------------------------------------------------------------------- one object
 
-    def _values(self, kind: ApiObject, item: Any, extra: dict[str, Any]) -> Sequence[Any]:  # noqa: ANN401
+    def _values(self, api_object: ApiObject, item: Any, extra: dict[str, Any]) -> Sequence[Any]:  # noqa: ANN401
         """Return the values of an object's columns, in the schema's order; what no column holds goes to ``extra``."""
         if not item:
-            return kind.nothing
+            return api_object.nothing
         values = astuple(item)
-        for index in kind.times:
+        for index in api_object.times:
             time = values[index]
             if time is not None and time.tzinfo is not UTC:
                 try:
                     in_utc = to_utc(time)
                 except OverflowError:  # its year is then 0 or 10000
                     in_utc = None
-                    self._keep([(kind.place(kind.columns[index]), time.isoformat())], extra)
+                    self._keep([(api_object.place(api_object.columns[index]), time.isoformat())], extra)
                 values = (*values[:index], in_utc, *values[index + 1 :])
         if item.rest:
-            self._keep([(kind.place(name), value) for name, value in item.rest.items()], extra)
-        elif kind.unknown:
-            unknown = zip(kind.unknown.values(), values[kind.first_unknown :])  # noqa: B905 (it may be an older struct)
+            self._keep([(api_object.place(name), value) for name, value in item.rest.items()], extra)
+        elif api_object.unknown:
+            unknown = zip(api_object.unknown.values(), values[api_object.first_unknown :])  # noqa: B905 (it may be an older struct)
             self._keep(unknown, extra)
-        return values[: kind.width]
+        return values[: api_object.width]
 
     # ---------------------------------------------------------------------------------------- what no column holds
 

@@ -42,12 +42,12 @@ class Run:
         """Get the tap's streams ready, with what its state remembers of them."""
         self.tap, self.businesses = tap, businesses
         self.failed: dict[str, Exception] = {}
-        self.read = 0  # businesses
+        self.read_count = 0  # businesses
         self.started = self.state_written = time.monotonic()
         self.streams: list[Any] = sorted(tap.streams.values(), key=lambda stream: STREAMS.index(type(stream)))
-        self.business, self.instances, self.webhooks, self.webhook_events, *histories = self.streams
+        self.root, self.instances, self.webhooks, self.webhook_events, *histories = self.streams
         self.remembering: list[RememberingStream] = [s for s in (self.webhooks, self.webhook_events) if s.selected]
-        limit = self.business.ABORT_AT_RECORD_COUNT
+        limit = self.root.ABORT_AT_RECORD_COUNT
         self.testing = limit == 1  # --test: no STATE. The SDK's test suite has a higher limit, and wants one.
         self.activate = tap.config["emit_activate_version_messages"] and limit is None
         if self.activate and tap.config.get("batch_config"):
@@ -84,7 +84,7 @@ class Run:
 
     def _remembered(self) -> dict[str, Memory]:
         """Return what is remembered of each instance's webhooks, where all streams remember the same ``Webhook``."""
-        if any(stream.memory.whole for stream in self.remembering):
+        if any(stream.memory.full_table for stream in self.remembering):
             return {}
         first, last = self.remembering[0].memory.memories(), self.remembering[-1].memory.memories()
         return {
@@ -123,10 +123,10 @@ class Run:
         source = Source(business_id, outcome.observed_at)
         self.findings.broken_text |= outcome.not_utf8
         row = self.reader.read_business(outcome.top, source)
-        self.business.writer.write([row], source.observed_at)
+        self.root.writer.write([row], source.observed_at)
         instances = len(outcome.instances)
-        webhooks = self.sync_instances(outcome, source) if self.business.writer.passes(row) else 0
-        self.read += 1
+        webhooks = self.sync_instances(outcome, source) if self.root.writer.passes(row) else 0
+        self.read_count += 1
         if self.testing:
             logger.info("business %s: ok, %d instances", business_id, instances)
         else:
@@ -210,7 +210,7 @@ class Run:
             self.activate_versions()
         self.write_state()
         logger.info("%s", self.summary())
-        if not_tried := len(self.businesses) - self.read - len(self.failed):
+        if not_tried := len(self.businesses) - self.read_count - len(self.failed):
             logger.error("businesses after that, not tried: %d", not_tried)
         if self.failed and len(self.businesses) > 1:
             names = some(f"{business_id} ({str(error).split(':')[0]})" for business_id, error in self.failed.items())
@@ -236,7 +236,7 @@ class Run:
 
     def activate_versions(self) -> None:
         """Let the target delete what is not part of this run's version, stream by stream."""
-        for stream in (self.business, self.instances):
+        for stream in (self.root, self.instances):
             stream.writer.activate()
         for remembering in [stream for stream in self.remembering if stream.memory.versioned]:
             if remembering.memory.uncertain:
@@ -248,7 +248,7 @@ class Run:
     def summary(self) -> str:
         """Return the closing line: how much was read, written, and left out since it is known from the state."""
         seconds = time.monotonic() - self.started
-        line = f"{self.read} of {len(self.businesses)} businesses read in {seconds:.1f} s"
+        line = f"{self.read_count} of {len(self.businesses)} businesses read in {seconds:.1f} s"
         if not self.testing:
             counts = [f"{stream.writer.count} {stream.name}" for stream in self.streams if stream.selected]
             line += f"; emitted: {', '.join(counts)}"

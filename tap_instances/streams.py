@@ -77,10 +77,10 @@ class RememberingStream(SnapshotStream):
     @override
     def open(self, bookmarks: dict[str, Any], *, activate: bool) -> None:
         super().open(bookmarks, activate=activate)
-        whole, versioned = self.replication_method == FULL_TABLE, self.writer.version is not None
+        full_table, versioned = self.replication_method == FULL_TABLE, self.writer.version is not None
         columns = self.writer.selected_columns
         shape = xxh3_64_intdigest(columns) if columns else 0
-        self.memory = RowMemory(self.bookmark, shape=shape, whole=whole, versioned=versioned)
+        self.memory = RowMemory(self.bookmark, shape=shape, full_table=full_table, versioned=versioned)
 
     def hide(self, page: Sequence[Instance]) -> None:
         """Note which rows the stream's own map filters out, and so what is below them."""

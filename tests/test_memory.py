@@ -68,10 +68,10 @@ class Run(NamedTuple):
         return {instance_id: memory["rows"] for instance_id, memory in memories.items()}
 
 
-def open_memory(state: dict[str, Any] | None, *, whole: bool = False, versioned: bool = False) -> RowMemory:
+def open_memory(state: dict[str, Any] | None, *, full_table: bool = False, versioned: bool = False) -> RowMemory:
     """Return what a run remembers at its start."""
     bookmarks: Any = read_bookmarks(state or {}, KINDS, {"a", "b"})
-    return RowMemory(bookmarks.get("webhooks", {}), whole=whole, versioned=versioned)
+    return RowMemory(bookmarks.get("webhooks", {}), full_table=full_table, versioned=versioned)
 
 
 def state_of(memory: RowMemory) -> Any:  # noqa: ANN401
@@ -81,7 +81,7 @@ def state_of(memory: RowMemory) -> Any:  # noqa: ANN401
 
 def is_unchanged(memory: RowMemory, instance_id: str, digest: str) -> bool:
     """Return whether an instance is not read again that comes with this digest."""
-    known = None if memory.whole else memory.memories().get(instance_id)
+    known = None if memory.full_table else memory.memories().get(instance_id)
     return known is not None and known.digest == digest
 
 
@@ -112,11 +112,11 @@ def run(  # noqa: PLR0913
     hidden: tuple[str, ...] = (),
     digest: str = "all",
     unknown: tuple[str, ...] = (),
-    whole: bool = False,
+    full_table: bool = False,
     versioned: bool = False,
 ) -> Run:
     """Read business "b" (:data:`Listed`), or several (business -> what it lists), after what ``state`` remembers."""
-    memory = open_memory(state, whole=whole, versioned=versioned)
+    memory = open_memory(state, full_table=full_table, versioned=versioned)
     emitted: list[str] = []
     gone: list[tuple[str, str]] = []
     several = listed if set(listed) & {"a", "b"} else {"b": listed}
@@ -205,7 +205,7 @@ def test_an_instance_is_unchanged_while_its_digest_is_the_same() -> None:
 
 
 def test_nothing_is_unchanged_with_full_table() -> None:
-    assert not is_unchanged(open_memory(run(None, {"i": {"w": "1"}}).state, whole=True), "i", "all")
+    assert not is_unchanged(open_memory(run(None, {"i": {"w": "1"}}).state, full_table=True), "i", "all")
 
 
 def test_rows_of_unchanged_instances_are_counted() -> None:
@@ -483,15 +483,15 @@ def test_a_hidden_instance_is_away_and_comes_whole_when_it_passes_again() -> Non
 
 
 def test_with_full_table_every_row_is_emitted_and_remembered() -> None:
-    first = run(None, {"i": {"w": "1"}}, whole=True)
-    second = run(first.state, {"i": {"w": "1", "v": "1"}}, whole=True)
+    first = run(None, {"i": {"w": "1"}}, full_table=True)
+    second = run(first.state, {"i": {"w": "1", "v": "1"}}, full_table=True)
     assert (second.emitted, second.gone) == (["w", "v"], [])
     assert run(second.state, {"i": {"w": "1", "v": "1"}}).emitted == []
 
 
 def test_what_a_version_deletes_is_remembered_until_it_was_activated() -> None:
     first = run(None, {"i": {"w": "1", "v": "1"}, "j": {"u": "1"}})
-    second = run(first.state, {"i": {"w": "1"}}, whole=True, versioned=True)
+    second = run(first.state, {"i": {"w": "1"}}, full_table=True, versioned=True)
     assert second.gone == []
     assert (second.seen(), second.away()) == ({"i": {"w": "1", "v": ""}}, {"j": {"u": "1"}})
     assert run(second.state, {"i": {"w": "1"}}).gone == [("i", "v")], "no version was activated"
@@ -502,7 +502,7 @@ def test_what_a_version_deletes_is_remembered_until_it_was_activated() -> None:
 
 def test_a_version_deletes_what_is_hidden() -> None:
     first = run(None, {"i": {"w": "1", "v": "1"}})
-    second = run(first.state, {"i": {"w": "1", "v": "1"}}, hidden=("v",), whole=True, versioned=True)
+    second = run(first.state, {"i": {"w": "1", "v": "1"}}, hidden=("v",), full_table=True, versioned=True)
     assert second.seen() == {"i": {"w": "1", "v": ""}}
     second.memory.activated()
     assert as_json(second.memory.bookmark["b"].seen) == {"i": {"rows": {"w": "1"}}}
@@ -510,7 +510,7 @@ def test_a_version_deletes_what_is_hidden() -> None:
 
 def test_a_version_deletes_what_other_businesses_had_too() -> None:
     first = run(None, {"a": {"i": {"w": "1"}}, "b": {"j": {"v": "1"}}})
-    second = run(first.state, {"b": {"j": {"v": "1"}}}, whole=True, versioned=True)
+    second = run(first.state, {"b": {"j": {"v": "1"}}}, full_table=True, versioned=True)
     second.memory.activated()
     assert second.memory.bookmark["a"].seen == {}
     assert as_json(second.memory.bookmark["b"].seen) == {"j": {"rows": {"v": "1"}, "digest": "all"}}

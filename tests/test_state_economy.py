@@ -179,9 +179,9 @@ def test_state_is_written_every_ten_seconds_at_most_and_at_the_end(
     sync_business = running.Run.sync_business
 
     def slowly(self: running.Run, *arguments: Any) -> None:  # noqa: ANN401
-        before = self.read
+        before = self.read_count
         sync_business(self, *arguments)
-        clock.now += 3 * (self.read - before)  # a business that fails takes no time
+        clock.now += 3 * (self.read_count - before)  # a business that fails takes no time
 
     monkeypatch.setattr(running, "time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr(running.Run, "sync_business", slowly)
