@@ -219,7 +219,7 @@ class RowMemory:
         self.bookmark, self.shape, self.full_table, self.versioned = bookmark, shape, full_table, versioned
         self.unchanged = 0  # rows that were left out, since they are as remembered
         self.uncertain = False  # whether rows were kept of which nothing is known now
-        self._committed: dict[str, datetime] = {}  # business -> when it was read
+        self._committed: set[str] = set()  # businesses
         self._arrived: list[str] = []  # rows that are new to an instance, for each one that lists them
         self._uncommitted: set[str] = set()  # those of businesses that were not read whole: they may be gone next time
         self._unknown: set[str] = set()  # rows of which nothing is known, if they have not arrived
@@ -374,7 +374,7 @@ class RowMemory:
         former.seen, former.away = seen, away
         self._arrived = []
         self.bookmark[business_id] = former
-        self._committed[business_id] = observed_at
+        self._committed.add(business_id)
 
     def _settle_arrived(self) -> None:
         """Forget each row that is new to an instance under every other one that does not list it: it has moved.
@@ -405,10 +405,9 @@ class RowMemory:
 
     def forget(self) -> None:
         """Forget what was away for too long when its business was read: by now no other business has it."""
-        for business_id, observed_at in self._committed.items():
-            partition: RowPartition = self.bookmark[business_id]
+        for partition in [self.bookmark[business_id] for business_id in self._committed]:
             for instance_id, memory in list(partition.away.items()):
-                if observed_at - (memory.last_listed or observed_at) > KEPT:
+                if partition.observed_at - (memory.last_listed or partition.observed_at) > KEPT:
                     del partition.away[instance_id]
 
     def activated(self) -> None:

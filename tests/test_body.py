@@ -41,6 +41,11 @@ def test_a_body_grows_where_memory_cannot_be_moved(monkeypatch: pytest.MonkeyPat
     assert bytes(Body(chunks(raw, CHUNK // 3))) == raw
 
 
+def test_a_system_that_takes_no_advice_reads_a_body_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MADV_POPULATE_WRITE", 12345)  # an old Linux says EINVAL
+    assert bytes(Body([b"[1,", b"2]"])) == b"[1,2]"
+
+
 @pytest.mark.parametrize("space", [b"", b" " * 300])
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system may free it later")
 def test_what_was_read_is_freed_and_nothing_else(space: bytes) -> None:

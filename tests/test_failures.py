@@ -130,7 +130,7 @@ MESSAGES: Final[tuple[tuple[str, object, str], ...]] = (
 # What to do about a status, when the API answers, and when a web page does.
 STATUSES: Final = (
     (400, "400 Bad Request: check its business_id", URL),
-    (401, "401 Unauthorized: check auth_token", "check auth_token"),
+    (401, "401 Unauthorized: check auth_token", "a gateway or proxy may have refused the request"),
     (403, "may want headers", "a gateway or proxy may have refused the request"),
     (404, "404 Not Found: check api_url (the server's base URL, without /api/v2) and business_id", URL),
     (407, "407 Proxy Authentication Required: put the proxy's user", "put the proxy's user"),
@@ -142,21 +142,21 @@ STATUSES: Final = (
 # A part of a list: the rest must not be taken for gone.
 NEXT: Final = "</api/v2/business/b-17/instance/connected?page=2>; "
 PARTS: Final[tuple[tuple[str, int, dict[str, object], dict[str, Any]], ...]] = (
-    ("206", 206, {}, {}),
-    ("Link", 200, {}, {"Link": f'{NEXT}rel="next"'}),
-    ("Link among others", 200, {}, {"Link": f"</p=1>; rel=first; title=\"x\", {NEXT}REL='last NEXT'"}),
-    ("pages of pages", 200, {"totalRecords": 120, "totalPages": 3, "currentPage": 1}, {}),
-    ("pages as text", 200, {"meta": {"total_pages": "2", "current_page": "1"}}, {}),
-    ("next page", 200, {"pagination": {"nextPage": 2}}, {}),
-    ("has more", 200, {"hasMore": True}, {}),
+    ("its status is 206 Partial Content", 206, {}, {}),
+    ("its Link header names a next page", 200, {}, {"Link": f'{NEXT}rel="next"'}),
+    ("its Link header", 200, {}, {"Link": f"</p=1>; rel=first; title=\"x\", {NEXT}REL='last NEXT'"}),
+    ("its totalPages tells of more pages", 200, {"totalRecords": 120, "totalPages": 3, "currentPage": 1}, {}),
+    ("its meta.total_pages tells", 200, {"meta": {"total_pages": "2", "current_page": "1"}}, {}),
+    ("its pagination.nextPage tells", 200, {"pagination": {"nextPage": 2}}, {}),
+    ("its hasMore tells", 200, {"hasMore": True}, {}),
 )
 WHOLE: Final[dict[str, object]] = {"totalRecords": 3, "totalPages": 1, "currentPage": 1, "nextPage": None, "next": ""}
 
 
-def partial(name: str, status: int, keys: dict[str, object], headers: dict[str, Any]) -> Fault:
+def partial(how: str, status: int, keys: dict[str, object], headers: dict[str, Any]) -> Fault:
     """Make a row: a list that is not whole, which is not retried."""
     act = answer(status, json.loads(GOOD) | keys, **headers)
-    return Fault(f"part: {name}", (act,), 1, ("the list in the response is not whole", "ask the server's operator"))
+    return Fault(how, (act,), 1, (f"the list in the response is not whole: {how}", "ask the server's operator"))
 
 
 FAULTS: Final[tuple[Fault, ...]] = (
@@ -198,7 +198,12 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault("200 NaN", (answer(200, b'{"Instances": [{"instanceId": NaN}]}'),), RETRIED, ("not JSON", AGAIN)),
     Fault("200 only NaN", (answer(200, b"NaN"),), RETRIED, ("the response is not JSON", AGAIN)),
     Fault("204", (answer(204, b""),), RETRIED, ("the response is empty", AGAIN)),
-    Fault("unknown encoding", (answer(200, b"\x8b\x05\x80", Content_Encoding="br"),), 1, ("Content-Encoding br",)),
+    Fault(
+        "unknown encoding",
+        (answer(200, b"\x8b\x05\x80", Content_Encoding="br"),),
+        1,
+        ("Content-Encoding br", "send gzip"),
+    ),
     Fault("said to be encoded", (answer(200, GOOD, Content_Encoding="utf-8"),), 1),
     *(partial(*part) for part in PARTS),
     Fault("a broken header", (raw(head(**{"Content-Length": len(GOOD)})[:-2] + b"no colon\r\n\r\n" + GOOD),), 1),
@@ -322,6 +327,8 @@ def test_a_refused_connection_is_tried_again(waits: list[float]) -> None:
         run = sync(settings(url))
     assert run.returncode == 1
     assert len(waits) == 2
+    for number, line in enumerate(run.lines("WARNING"), 2):
+        assert f"business {BUSINESS}: the connection failed (Connection refused); try {number} of 3 in " in line
     check_one_line(run, ("the connection failed (Connection refused) (3 tries)", UP))
 
 

@@ -172,6 +172,16 @@ def test_bytes_that_are_no_utf_8_become_the_replacement_character() -> None:
     assert "bytes that are not UTF-8" in line
 
 
+def test_an_instance_with_such_bytes_is_named_by_its_place_and_another_one_hides_no_warning() -> None:
+    bad = b'{"instanceId":"i","name":"caf\xe9","Webhook":[{"webhookId":null}]}'
+    half = rb'{"instanceId":"j","name":"\ud83e"}'
+    run = read(b'{"Instances":[{"instanceId":"h"},' + bad + b"," + half + b"]}")
+    [error], [warning] = run.lines("ERROR"), run.lines("WARNING")
+    assert "Instances[1].Webhook[0]: its webhookId is null" in error
+    assert "bytes that are not UTF-8" in warning
+    assert [record["name"] for record in run.records("instances")] == [None, "caf\ufffd", "\ufffd"]
+
+
 def test_of_an_answer_in_order_nothing_is_warned(connected: dict[str, Any]) -> None:
     assert read(connected).lines("WARNING") == []
 

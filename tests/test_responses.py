@@ -86,6 +86,7 @@ def test_bytes_that_are_not_utf8_are_read_and_warned_of_once(raw: bytes, *, warn
         ("", False),
         ('</x>; rel="prev"', False),
         ('</x;rel=next>; rel="self"', False),
+        ("</x?a=1;rel=next>", False),
         ('</x>; title="a=b, c"; rel=next', True),
         ('</x>; title="; rel=next"; rel=self', False),
         ('</x>; rel=self; title="next"', False),
