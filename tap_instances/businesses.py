@@ -58,7 +58,7 @@ def _from_list(items: Sequence[Mapping[str, Any]]) -> dict[str, Business]:
             problem = "the server lists no token for it: set its auth_token"
         elif not _is_valid(token, TOKEN):
             problem = "its token in the server's list is not a valid one: set its auth_token"
-        businesses[business_id] = Business(business_id, "" if problem else token, problem)
+        businesses[business_id] = Business(business_id, token, problem)
     return businesses
 
 

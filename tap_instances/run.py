@@ -214,8 +214,7 @@ class Run:
             logger.error("businesses after that, not tried: %d", not_tried)
         if self.failed and len(self.businesses) > 1:
             names = some(f"{business_id} ({str(error).split(':')[0]})" for business_id, error in self.failed.items())
-            rows = "" if self.testing else ", their rows may be those of an earlier run"
-            logger.error("%d of %d businesses failed%s: %s", len(self.failed), len(self.businesses), rows, names)
+            logger.error("%d of %d businesses failed: %s", len(self.failed), len(self.businesses), names)
         if not is_complete:
             raise SystemExit(1)
 

@@ -368,6 +368,6 @@ def test_three_hundred_businesses_are_a_normal_run() -> None:
     assert len(progress) == 300
     for number, (line, business) in enumerate(zip(progress, world.businesses, strict=True), 1):
         assert f"business {business} ({number} of 300): {len(connected[number - 1])} instances, " in line
-    assert len(run.of("STATE")) == 1  # not one a business, unless it takes longer
+    assert len(run.of("STATE")) < 30  # not one a business: one each 10 s, and the last
     assert [len(bookmark["partitions"]) for bookmark in run.state["bookmarks"].values()] == [300] * 4
     assert json.dumps(run.state).count("token") == 0

@@ -433,7 +433,9 @@ def test_an_expression_that_fails_ends_the_run_and_says_that_the_rest_was_not_tr
     wire.answers = {"a": [wires.instance("i1", wires.webhook("w1"))], "b": [wires.instance("i2")], "c": []}
     run = wire.sync(stream_maps={"webhooks": {"x": "int(url)"}})
     assert run.returncode == 1
+    assert "business a: stream_maps: an expression for webhooks fails" in run.stderr
     assert "businesses after that, not tried: 2" in run.stderr
+    assert run.lines("ERROR")[-1].endswith("1 of 3 businesses failed: a (stream_maps)")
     assert "0 of 3 businesses read" in run.stderr
 
 
