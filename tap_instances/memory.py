@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 VERSION: Final = 2  # of a partition's shape
 KEPT: Final = timedelta(days=90)  # for how long an instance is remembered that is not listed
 
-NOT_UNDERSTOOD: Final = (ValueError, LookupError, TypeError, RecursionError)
+NOT_UNDERSTOOD: Final = (ValueError, LookupError, TypeError, RecursionError, msgspec.DecodeError)
 
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -157,7 +157,7 @@ def _bookmark(stream: str, raw: Raw, kind: type[Partition], businesses: Collecti
 def _partition(entry: Raw, kind: type[Partition]) -> tuple[str | None, Partition | None]:
     """Return whose a partition is, and the partition, if this version of the tap wrote it, or version 1."""
     business_id = None
-    with suppress(ValueError, LookupError, AttributeError, TypeError):
+    with suppress(ValueError, LookupError, AttributeError, TypeError, msgspec.DecodeError):
         try:
             partition = msgspec.json.decode(entry, type=kind)
         except msgspec.ValidationError:
@@ -204,7 +204,7 @@ class RowMemory:
     """What one stream remembers of the instances of all businesses, and what it sees of one business at a time.
 
     For each business: :meth:`begin`; then for each listed instance :meth:`keep` (at most once: a second listing is
-    compared), :meth:`compare` or :meth:`hide`; then :meth:`settle_gone`; and :meth:`commit`, if it was read whole.
+    compared), :meth:`compare` or :meth:`hide`; then :meth:`settle_gone` and :meth:`commit`, or :meth:`abandon`.
 
     A row that has a digest is remembered under one instance: whatever else lists it lists a row that is new to it.
     """
@@ -221,7 +221,6 @@ class RowMemory:
         self.uncertain = False  # whether rows were kept of which nothing is known now
         self._committed: set[str] = set()  # businesses
         self._arrived: list[str] = []  # rows that are new to an instance, for each one that lists them
-        self._uncommitted: set[str] = set()  # those of businesses that were not read whole: they may be gone next time
         self._unknown: set[str] = set()  # rows of which nothing is known, if they have not arrived
         self._unsent: list[tuple[Memory, str]] = []  # rows that are remembered, and not part of this run's version
 
@@ -270,8 +269,6 @@ class RowMemory:
         self._hidden: dict[str, Memory] = {}
         self._gone: dict[tuple[str, str], str] = {}  # (instance, row) that is not listed any more -> its digest
         self._kept: dict[tuple[str, str], str] = {}  # the same, but it is remembered
-        self._uncommitted.update(self._arrived)
-        self._arrived = []
 
     def keep(self, instance_id: str) -> None:
         """Remember an instance as before; it is one that is remembered."""
@@ -336,7 +333,7 @@ class RowMemory:
             if key in self._unknown:
                 self._kept[instance_id, key] = digest
                 self.uncertain = True
-            elif self.versioned or key in self._uncommitted:
+            elif self.versioned:
                 self.keep_gone(instance_id, key)
             else:
                 gone.append((instance_id, key))
@@ -372,27 +369,44 @@ class RowMemory:
                 away[instance_id] = memory
         former.replication_key_value, former.observed_at = self.latest, observed_at
         former.seen, former.away = seen, away
-        self._arrived = []
         self.bookmark[business_id] = former
         self._committed.add(business_id)
 
-    def _settle_arrived(self) -> None:
+    def abandon(self) -> None:
+        """Leave a business as it was remembered, for it was not read whole; but a row that moved to it is there now.
+
+        It has no digest, so it comes again.
+        """
+        self._hidden = {}
+        moved = self._settle_arrived()
+        for instance_id, seen in self._seen.items():
+            for key in moved.intersection(seen.rows):
+                home = self._homes.setdefault(instance_id, self._former)
+                memory = self._memory(instance_id) or home.away.setdefault(instance_id, Memory({}))
+                memory.rows[key], memory.digest = "", ""
+                self.bookmark[home.context.business_id] = home
+
+    def _settle_arrived(self) -> set[str]:
         """Forget each row that is new to an instance under every other one that does not list it: it has moved.
 
-        One that several instances list is emitted at every run: which is right cannot be known.
+        Return these rows. One that several instances list is emitted at every run: which is right cannot be known.
         """
-        arrived = set(self._arrived)
-        if not arrived or (not self._homes and len(arrived) == len(self._arrived)):
-            return  # nothing may have moved, and none is listed twice
+        moved: set[str] = set()
+        arrived, every = set(self._arrived), len(self._arrived)
+        self._arrived = []
+        if not arrived or (not self._homes and len(arrived) == every):
+            return moved  # nothing may have moved, and none is listed twice
         listing = _owners(self._seen)
         for key in self._owners.keys() & arrived:
             for instance_id in set(self._owners[key]).difference(listing[key]):
                 self._forget(instance_id, key)
+                moved.add(key)
         self._owners.update(listing)
         for key in [key for key, ids in listing.items() if len(ids) > 1]:
             for instance_id in listing[key]:
                 memory = self._seen[instance_id]
                 memory.rows[key], memory.digest = "", ""
+        return moved
 
     def _forget(self, instance_id: str, key: str) -> None:
         """Forget a row under an instance that does not list it."""

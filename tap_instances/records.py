@@ -239,12 +239,11 @@ class Reader:
     def read_business(self, body: dict[str, Any], source: Source) -> bytes:
         """Return the row of a business from an answer's top level (without ``Instances``)."""
         extra: dict[str, Any] = {}
-        with deep_recursion():
-            business = self._business.read(encode(body))
-            if to_text(business.businessId) != source.business_id:
-                self._keep([(self._business.place("businessId"), business.businessId)], extra)
-            values = self._values(self._business, business, extra)
-            return encode_row(self._business.row(source.business_id, *values, source.observed_at, extra or None))
+        business = self._business.read(encode(body))
+        if to_text(business.businessId) != source.business_id:
+            self._keep([(self._business.place("businessId"), business.businessId)], extra)
+        values = self._values(self._business, business, extra)
+        return encode_row(self._business.row(source.business_id, *values, source.observed_at, extra or None))
 
     def read_instance(self, raw: bytes, index: int, source: Source) -> Instance | None:
         """Return an item of ``Instances`` with its rows; ``None`` and a fault if it has no usable key."""

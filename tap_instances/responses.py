@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 TRANSIENT: Final = frozenset({408, 429, *range(500, 600)})  # worth a retry
 MAX_RETRY_AFTER: Final = 300.0  # seconds; a longer wait is the scheduler's business
 OPERATOR: Final = "ask the server's operator"
+TOO_DEEP: Final = "the response is nested deeper than some 1,000 levels"
 GATEWAY: Final = "a gateway in front of the server may want headers"
 ADVICE: Final = {
     400: "check its business_id: the API does not accept it",
@@ -100,7 +101,7 @@ def _parse(response: requests.Response, body: Body, parse: Callable[[Body], T]) 
     try:
         return parse(body)
     except RecursionError as error:
-        raise SnapshotError("the response is nested deeper than some 1,000 levels", OPERATOR) from error
+        raise SnapshotError(TOO_DEEP, OPERATOR) from error
     except ValueError as error:
         codings = {coding.strip().lower() for coding in response.headers.get("Content-Encoding", "").split(",")}
         if unknown := codings - {"", "identity", *HTTPResponse.CONTENT_DECODERS}:

@@ -15,6 +15,7 @@ from tap_instances.columns import load_schema
 from tap_instances.failures import SnapshotError
 from tap_instances.memory import as_given, read_bookmarks, to_state
 from tap_instances.records import Reader, Source
+from tap_instances.responses import OPERATOR, TOO_DEEP
 from tap_instances.sdk.writer import PAGE, SyncError
 from tap_instances.streams import STREAMS
 from tap_instances.values import encode
@@ -122,7 +123,11 @@ class Run:
             return
         source = Source(business_id, outcome.observed_at)
         self.findings.broken_text |= outcome.not_utf8
-        row = self.reader.read_business(outcome.top, source)
+        try:
+            row = self.reader.read_business(outcome.top, source)
+        except RecursionError:  # this thread's stack is deeper than the one that parsed it
+            self.fail(business_id, SnapshotError(f"{TOO_DEEP}: {OPERATOR}"))
+            return
         self.root.writer.write([row], source.observed_at)
         instances = len(outcome.instances)
         webhooks = self.sync_instances(outcome, source) if self.root.writer.passes(row) else 0
@@ -157,6 +162,9 @@ class Run:
                 stateful.finish(source, listed, webhooks)
             for stateful in self.stateful:  # not before every one was written: the last one may fail
                 stateful.commit(source, listed)
+        else:
+            for stream in self.remembering:
+                stream.memory.abandon()
         return webhooks
 
     def sync_page(self, page: list[Instance], source: Source) -> None:

@@ -327,7 +327,7 @@ def test_a_refused_connection_is_tried_again(waits: list[float]) -> None:
         run = sync(settings(url))
     assert run.returncode == 1
     assert len(waits) == 2
-    for number, line in enumerate(run.lines("WARNING"), 2):
+    for number, line in zip((2, 3), run.lines("WARNING"), strict=True):
         assert f"business {BUSINESS}: the connection failed (Connection refused); try {number} of 3 in " in line
     check_one_line(run, ("the connection failed (Connection refused) (3 tries)", UP))
 

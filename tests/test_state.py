@@ -75,13 +75,29 @@ def test_a_webhook_that_moved_to_a_business_with_an_item_without_key_is_not_dele
     for stream in REMEMBERING:
         moved = [row for row in second.records(stream) if row["webhook_id"] == "w1"]
         assert [(row["instance_id"], row["deleted_at"]) for row in moved] == [("i3", None)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(wire.answers, "b", None)
+        assert [wire.sync(second.state).records(stream) for stream in REMEMBERING] == [[], []]
     wire.answers["b"] = [instance("i3")]
     gone = wire.sync(second.state)
     assert ids(gone, "webhooks") == ids(gone, "webhook_events") == ["-w4", "-w1"]
     wire.answers["a"] = [instance("i1", webhook("w1"), webhook("w2"))]
     back = wire.sync(second.state)  # the table has it under i3
-    assert "w1" in ids(back, "webhooks")
-    assert "w1" in ids(back, "webhook_events")
+    assert ids(back, "webhooks") == ids(back, "webhook_events") == ["-w4", "-w1", "w1"]
+
+
+def test_a_webhook_that_moved_to_a_business_never_read_whole_is_told_when_it_goes(wire: Wire) -> None:
+    wire.answers["b"] = None
+    first = wire.sync()
+    wire.answers = {"b": [instance("i4", webhook("w1", WebhookEvents=5)), {}], "a": [instance("i1", webhook("w2"))]}
+    second = wire.sync(first.state)
+    assert (ids(second, "webhooks"), ids(second, "webhook_events")) == (["w1"], [])
+    wire.answers["b"] = [instance("i4")]
+    gone = wire.sync(second.state)
+    assert ids(gone, "webhooks") == ids(gone, "webhook_events") == ["-w1"]
+    wire.answers = {"b": [instance("i4")], "a": [instance("i1", webhook("w1"), webhook("w2"))]}
+    back = wire.sync(second.state)
+    assert (ids(back, "webhooks"), ids(back, "webhook_events")) == (["-w1", "w1"], [])
 
 
 def test_events_that_are_missing_where_their_webhook_moved_to_are_not_deleted(wire: Wire) -> None:

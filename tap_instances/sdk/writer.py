@@ -174,7 +174,8 @@ class RecordWriter:
             try:
                 manifests = list(Batcher(self._tap.name, alias, self._batch_config).get_batches(map(decode, rows)))
             except Exception as error:
-                msg = f"batch_config: a batch cannot be written ({error}): check its storage"
+                why = str(error) or type(error).__name__
+                msg = f"batch_config: a batch cannot be written ({why}): check its storage"
                 raise OSError(msg) from error
             for manifest in manifests:
                 message = SDKBatchMessage(stream=alias, encoding=self._batch_config.encoding, manifest=manifest)
