@@ -12,7 +12,7 @@ import pytest
 
 from tap_instances import client
 from tap_instances.tap import TapInstances
-from tests.kit.faults import FaultServer, answer, leave_surroundings
+from tests.kit.faults import FaultServer, answer, leave_surroundings, redirect
 from tests.kit.support import logged, sync
 
 if TYPE_CHECKING:
@@ -65,17 +65,20 @@ def test_each_way_in_which_a_business_fails_has_its_words() -> None:
         "b9": (answer(400, b"The plain HTTP request was sent to HTTPS port"),),
         "b10": (listed({"instanceId": "i1", "Webhook": [{"name": "x"}]}, {}),),
         "b11": (answer(503, b"", Retry_After="301"),),
+        "b12": (redirect("?again"),),
+        "b13": (redirect("ftp://127.0.0.1/"),),
     }
     with FaultServer(businesses=acts) as server:
         run = sync(settings(server, acts))
     assert run.returncode == 1
     part = "the list in the response is not whole"
     whole = f"{OPERATOR}: it must come in one response"
+    url = "check api_url: it must be CodeChat's base URL, without /api/v2"
     check(
         run.stderr,
-        "INFO tap-instances business b1 (1 of 11): 1 instances, 2 webhooks, T s",
+        "INFO tap-instances business b1 (1 of 13): 1 instances, 2 webhooks, T s",
         "WARNING tap-instances business b2: 503 Service Unavailable; try 2 of 2 in T s",
-        "INFO tap-instances business b2 (2 of 11): 0 instances, 0 webhooks, T s",
+        "INFO tap-instances business b2 (2 of 13): 0 instances, 0 webhooks, T s",
         f"ERROR tap-instances business b3: {part}: its status is 206 Partial Content: {whole}",
         f"ERROR tap-instances business b4: {part}: its Link header names a next page: {whole}",
         f"ERROR tap-instances business b5: {part}: its meta.nextPage tells of more pages: {whole}",
@@ -89,16 +92,19 @@ def test_each_way_in_which_a_business_fails_has_its_words() -> None:
         "The API says: The plain HTTP request was sent to HTTPS port",
         "ERROR tap-instances business b10: not emitted: Instances[0].Webhook[0]: its webhookId is missing",
         "ERROR tap-instances business b10: not emitted: Instances[1]: its instanceId is missing",
-        "INFO tap-instances business b10 (10 of 11): 2 instances, 0 webhooks, T s",
+        "INFO tap-instances business b10 (10 of 13): 2 instances, 0 webhooks, T s",
         "ERROR tap-instances business b11: 503 Service Unavailable (1 try): "
         "the server asks to wait 301 s, run again after that",
-        "INFO tap-instances 3 of 11 businesses read in T s; emitted: 3 businesses, 2 instances, 2 webhooks, "
+        f"ERROR tap-instances business b12: redirected too often: {url}",
+        f"ERROR tap-instances business b13: redirected to something other than http(s): {url}",
+        "INFO tap-instances 3 of 13 businesses read in T s; emitted: 3 businesses, 2 instances, 2 webhooks, "
         "2 webhook_events, 1 connection_changes, 2 observations",
-        "ERROR tap-instances 8 of 11 businesses failed: b3 (the list in the response is not whole), "
+        "ERROR tap-instances 10 of 13 businesses failed: b3 (the list in the response is not whole), "
         "b4 (the list in the response is not whole), b5 (the list in the response is not whole), "
         "b6 (the response has Content-Encoding br, which is not supported), "
         "b7 (the response is nested deeper than some 1,000 levels), b8 (401 Unauthorized), b9 (400 Bad Request), "
-        "b11 (503 Service Unavailable (1 try))",
+        "b11 (503 Service Unavailable (1 try)), b12 (redirected too often), "
+        "b13 (redirected to something other than http(s))",
     )
 
 
@@ -154,6 +160,20 @@ def test_the_test_of_the_settings_says_which_business_answers(capsys: pytest.Cap
     kinds = [json.loads(line)["type"] for line in capsys.readouterr().out.splitlines()]
     assert set(kinds) == {"SCHEMA", "RECORD"}
     assert kinds.count("RECORD") <= kinds.count("SCHEMA")
+
+
+def test_of_a_state_it_is_said_what_is_synced_again() -> None:
+    acts: dict[str, tuple[Act, ...]] = {"b1": (listed(),)}
+    lists = {"webhooks": {"partitions": 1}, "observations": {"partitions": [{"context": {"business_id": "b1"}}]}}
+    with FaultServer(businesses=acts) as server:
+        partly, other = (sync(settings(server, acts), state=state) for state in ({"bookmarks": lists}, {"value": 1}))
+    assert partly.lines("WARNING") == [
+        "WARNING tap-instances the state of webhooks is not understood: it is synced in full",
+        "WARNING tap-instances the state of observations, business 'b1', is not understood: it is synced in full",
+    ]
+    assert other.lines("WARNING") == [
+        "WARNING tap-instances the state is not understood (it has no bookmarks): everything is synced again"
+    ]
 
 
 def test_where_no_version_is_activated_the_log_says_why(tmp_path: Path) -> None:

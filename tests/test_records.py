@@ -903,3 +903,7 @@ def test_an_item_nested_deeper_than_python_reads_is_reported_and_not_read(text: 
     raw = b'{"instanceId":"i","x":[' + text + b"[" * 100_000 + b"]" * 100_000 + b"]}"
     assert read_item(reader, raw, 3) is None
     assert reader.findings.faults == ["Instances[3] is nested too deep to be read"]
+
+
+def test_what_a_map_made_and_json_has_not_is_written_as_text() -> None:
+    assert encode({"a": complex(1, 2), "b": parse_json(b"1e5")}) == b'{"a":"(1+2j)","b":1e5}'
