@@ -220,7 +220,6 @@ class RowMemory:
         self.unchanged = 0  # rows that were left out, since they are as remembered
         self.uncertain = False  # whether rows were kept of which nothing is known now
         self._committed: set[str] = set()  # businesses
-        self._arrived: list[str] = []  # rows that are new to an instance, for each one that lists them
         self._unknown: set[str] = set()  # rows of which nothing is known, if they have not arrived
         self._unsent: list[tuple[Memory, str]] = []  # rows that are remembered, and not part of this run's version
 
@@ -269,6 +268,7 @@ class RowMemory:
         self._hidden: dict[str, Memory] = {}
         self._gone: dict[tuple[str, str], str] = {}  # (instance, row) that is not listed any more -> its digest
         self._kept: dict[tuple[str, str], str] = {}  # the same, but it is remembered
+        self._arrived: list[str] = []  # rows that are new to an instance, for each one that lists them
 
     def keep(self, instance_id: str) -> None:
         """Remember an instance as before; it is one that is remembered."""
@@ -392,9 +392,8 @@ class RowMemory:
         Return these rows. One that several instances list is emitted at every run: which is right cannot be known.
         """
         moved: set[str] = set()
-        arrived, every = set(self._arrived), len(self._arrived)
-        self._arrived = []
-        if not arrived or (not self._homes and len(arrived) == every):
+        arrived = set(self._arrived)
+        if not arrived or (not self._homes and len(arrived) == len(self._arrived)):
             return moved  # nothing may have moved, and none is listed twice
         listing = _owners(self._seen)
         for key in self._owners.keys() & arrived:

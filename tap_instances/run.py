@@ -60,7 +60,7 @@ class Run:
         for stream in self.streams:
             stream.open(self.bookmarks, activate=self.activate)
         # A history that a map drops keeps its state, as one that is not selected does: its rows are told later.
-        told = [stream for stream in histories if stream.selected and not stream.writer.is_dropped]
+        told = [stream for stream in histories if stream.writer.is_written]
         self.stateful: list[SnapshotStream] = [*self.remembering, *told]
         if self.activate and not tap.config.get("businesses"):
             # It may be a mistake of the server's, and a version would delete the rows of those.

@@ -12,7 +12,7 @@ import pytest
 
 from tap_instances import client
 from tap_instances.tap import TapInstances
-from tests.kit.faults import FaultServer, answer, leave_surroundings, redirect
+from tests.kit.faults import FaultServer, answer, config, leave_surroundings, redirect
 from tests.kit.support import logged, sync
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ def listed(*instances: dict[str, Any], **keys: Any) -> Act:  # noqa: ANN401
 
 
 def settings(server: FaultServer, businesses: Iterable[str], **more: Any) -> dict[str, Any]:  # noqa: ANN401
-    entries = [{"business_id": name, "auth_token": "t"} for name in businesses]
-    return {"api_url": server.url, "businesses": entries, "concurrency": 1, "max_retries": 1, **more}
+    return config(server, businesses, concurrency=1, max_retries=1, **more)
 
 
 def check(log: str, *expected: str) -> None:

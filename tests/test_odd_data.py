@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from tests.kit.checked import BUSINESS, STREAMS, read
-from tests.kit.faults import TOKEN, FaultServer, answer
+from tests.kit.faults import FaultServer, answer, config
 from tests.kit.support import sync
 
 ID: Final = "i-1"
@@ -331,8 +331,7 @@ def test_what_is_nested_deep_beside_the_list_is_kept_or_fails_its_business_alone
     deep = b'{"Instances":[],"%s":' % key.encode() + b'{"next":' * depth + b"1" + b"}" * depth + b"}"
     acts = {"a": (answer(200, deep),), "b": (answer(200, b'{"Instances":[]}'),)}
     with FaultServer(businesses=acts) as server:
-        entries = [{"business_id": name, "auth_token": TOKEN} for name in acts]
-        run = sync({"api_url": server.url, "businesses": entries})
+        run = sync(config(server, acts))
     assert run.records("businesses")[-1]["business_id"] == "b"
     lines = run.lines("ERROR")
     assert run.returncode == bool(lines)

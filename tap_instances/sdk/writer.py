@@ -118,10 +118,10 @@ class RecordWriter:
         self._maps = self._tap.mapper.stream_maps.get(stream.name, [])
         self.has_map = any(not isinstance(stream_map, SameRecordTransform) for stream_map in self._maps)
         self.has_copies = len(self._maps) > 1  # those of other maps, by __source__
-        self.is_dropped = bool(self._maps) and all(isinstance(each, RemoveRecordTransform) for each in self._maps)
-        is_written = stream.selected and not self.is_dropped
+        is_dropped = bool(self._maps) and all(isinstance(each, RemoveRecordTransform) for each in self._maps)
+        self.is_written = stream.selected and not is_dropped
         # In milliseconds: the SDK's seconds are equal in two runs that follow each other at once.
-        is_versioned = activate and is_written and stream.replication_method == FULL_TABLE
+        is_versioned = activate and self.is_written and stream.replication_method == FULL_TABLE
         self.version = self._tap.initialized_at if is_versioned else None
         flat = any(stream_map.flattening_enabled for stream_map in self._maps)
         self._is_direct = not (self.has_map or flat or self.selected_columns)

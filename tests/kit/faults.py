@@ -22,7 +22,7 @@ from tests.kit.support import CONNECTED
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     import pytest
@@ -257,6 +257,12 @@ def refusing() -> Iterator[str]:
 
 
 # --------------------------------------------------------------------------------------------------------- the tap's
+
+
+def config(server: FaultServer, businesses: Iterable[str], **more: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Give the settings that read these businesses."""
+    entries = [{"business_id": business, "auth_token": f"token-of-{business}"} for business in businesses]
+    return {"api_url": server.url, "businesses": entries, "max_retries": 0, **more}
 
 
 def settings(url: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
