@@ -13,11 +13,11 @@ from pathlib import Path
 
 def check_log_level() -> None:
     """End with one line if the environment names a log level that does not exist: the SDK ends in a traceback."""
-    for name in ("TAP_INSTANCES_LOGLEVEL", "LOGLEVEL"):
+    for name in ("TAP_INSTANCES_LOGLEVEL", "LOGLEVEL", "SINGER_SDK_LOG_CONFIG"):
         text = os.environ.get(name, "")
         if not text.strip():
-            os.environ.pop(name, None)
-        elif not isinstance(logging.getLevelName(text.upper()), int):
+            os.environ.pop(name, None)  # as if it were unset
+        elif name.endswith("LOGLEVEL") and not isinstance(logging.getLevelName(text.upper()), int):
             sys.exit(f"{name} must be DEBUG, INFO, WARNING, ERROR or CRITICAL: correct it, or unset it")
 
 
@@ -31,11 +31,8 @@ def main() -> None:
     gc.freeze()
     gc.enable()
     check_log_level()
-    config = os.environ.get("SINGER_SDK_LOG_CONFIG", "")
-    if not config.strip():
-        os.environ.pop("SINGER_SDK_LOG_CONFIG", None)
     try:
-        if config.strip():
+        if config := os.environ.get("SINGER_SDK_LOG_CONFIG"):
             Path(config).read_bytes()  # of a missing file the SDK only warns
         command = TapInstances.cli  # it sets up logging
     except Exception:  # noqa: BLE001 (whatever a file may hold)
