@@ -51,11 +51,10 @@ class SDKStream(Stream):
             elif methods - {method} or (entry.replication_key or metadata.replication_key or key) != key:
                 own = "INCREMENTAL or FULL_TABLE" if self.can_be_full_table else f"always {method}"
                 logger.warning("%s is %s: another replication method or key is ignored", self.name, own)
-            properties = entry.schema.properties = entry.schema.properties or {}
-            for secret in load_schema(self.name)["properties"].keys() - columns.keys():
-                properties.pop(secret, None)
+            given = entry.schema.properties or {}
+            chosen = [name for name in columns if name in given or name in keys]
+            entry.schema.properties = {name: given.get(name) or Schema.from_dict(columns[name]) for name in chosen}
             for name in keys:  # a row without its key would be of no use
-                properties.setdefault(name, Schema.from_dict(columns[name]))
                 entry.metadata["properties", name].inclusion = Metadata.InclusionType.AUTOMATIC
             entry.key_properties, entry.replication_method = keys, method
             entry.replication_key = metadata.replication_key = key
