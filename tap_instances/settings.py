@@ -234,15 +234,11 @@ def refuse(errors: list[str]) -> NoReturn:
     raise ConfigValidationError("; ".join(errors), errors=errors)
 
 
-def tokens(config: Mapping[str, Any]) -> set[str]:
-    """Return the tokens in the settings, also in wrong ones: they must be scrubbed from logs."""
-    return {*_leaves([config.get(name) for name in ("businesses", "auth_token", "admin_token")])}
-
-
-def header_values(config: Mapping[str, Any]) -> set[str]:
-    """Return what must be scrubbed from logs of headers: values of 8 characters and more, and such words of them."""
+def secrets(config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return what must be scrubbed from logs, of wrong settings too: tokens; headers' values, and their long words."""
+    tokens = _leaves([config.get(name) for name in ("businesses", "auth_token", "admin_token")])
     words = [word for value in _leaves(config.get("headers")) for word in (value, *value.split())]
-    return {word for word in words if len(word) >= 8}  # noqa: PLR2004
+    return tokens, [word for word in words if len(word) >= 8]  # noqa: PLR2004
 
 
 def warn_of_unknown(before: str, given: Iterable[str], known: Collection[str], after: str) -> None:

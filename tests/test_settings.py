@@ -16,7 +16,7 @@ from singer_sdk.exceptions import ConfigValidationError
 
 from demo.codechat import CodeChat, World
 from tap_instances.columns import column_names
-from tap_instances.settings import SETTINGS, header_values, tokens
+from tap_instances.settings import SETTINGS, secrets
 from tap_instances.tap import TapInstances
 from tests.kit.checked import BUSINESS, STREAMS, checked, command, read, settings
 from tests.kit.support import TOKEN, Run, discover, logged, refusals, run_cli, sync
@@ -738,13 +738,13 @@ def test_discovery_reads_no_file_of_businesses(tmp_path: Path) -> None:
     ],
 )
 def test_every_secret_of_the_settings_is_hidden_in_logs_also_of_wrong_ones(config: dict[str, Any]) -> None:
-    assert "s3cr3t-value" in (header_values(config) if "headers" in config else tokens(config))
+    assert "s3cr3t-value" in secrets(config)["headers" in config]
 
 
 def test_what_is_no_secret_stays_legible_in_logs() -> None:
     entry = {"business_id": "b-17", "auth_token": "s3cr3t", "name": "bakery"}
     config = {"businesses": [entry], "headers": {"X-Short": "1234567"}, "user_agent": "agent"}
-    assert (tokens(config), header_values(config)) == ({"s3cr3t"}, set())
+    assert secrets(config) == (["s3cr3t"], [])
 
 
 # -------------------------------------------------------------------------------------------------------- what goes out

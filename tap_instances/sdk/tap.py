@@ -125,7 +125,7 @@ class SDKTap(Tap):
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
         # The SDK's messages quote the value, which may be a secret. Discovery (no raise_errors) needs no settings.
         self._config, errors = settings.checked(self._config, read_file=raise_errors)
-        scrub_logs(settings.tokens(self._config), settings.header_values(self._config))
+        scrub_logs(*settings.secrets(self._config))
         if errors and raise_errors:
             settings.refuse(errors)
         known = settings.SETTINGS["properties"]
