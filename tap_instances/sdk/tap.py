@@ -86,6 +86,7 @@ class SDKTap(Tap):
         catalog = deepcopy(self.catalog)
         for entry in catalog.streams:
             entry.metadata.root.selected = True
+            entry.stream = entry.tap_stream_id  # by which the SDK looks for a map: it may be another name
         try:
             super(Tap, self).setup_mapper()
             self.mapper.register_raw_streams_from_catalog(catalog)
@@ -170,9 +171,7 @@ class SDKTap(Tap):
 
 def _catalog(given: dict[str, Any]) -> Catalog:
     """Return a catalog; Meltano's ``replication-method`` counts as what the SDK looks for."""
-    # The SDK would look for a stream's map under "stream", which may be another name.
-    entries = msgspec.convert(given["streams"], list[dict[str, Any]])
-    streams = [{**entry, "stream": entry["tap_stream_id"]} for entry in entries]
+    streams = msgspec.convert(given["streams"], list[dict[str, Any]])
     for metadata in [entry["metadata"] for stream in streams for entry in stream.get("metadata", ())]:
         method = metadata.get("replication-method")
         if method and metadata.get("forced-replication-method") != FULL_TABLE:
