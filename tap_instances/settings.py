@@ -184,13 +184,12 @@ def from_environment() -> dict[str, Any]:
 
 def _variables(environment: Mapping[str, str | None]) -> dict[str, str]:
     """Return setting -> text of the environment variables that are this tap's and not empty."""
-    # LOGLEVEL is the SDK's; Meltano's own begin with two underscores.
-    ours = {
-        name: text
+    ours = re.compile(rf"{PREFIX}(?!_|LOGLEVEL\Z)")  # LOGLEVEL is the SDK's; Meltano's begin with two underscores
+    return {
+        name.removeprefix(PREFIX).lower(): text.strip()
         for name, text in environment.items()
-        if re.match(rf"{PREFIX}(?!_|LOGLEVEL\Z)", name) and name.isupper()
+        if ours.match(name) and name.isupper() and text and text.strip()
     }
-    return {name.removeprefix(PREFIX).lower(): text.strip() for name, text in ours.items() if text and text.strip()}
 
 
 def read_json(
