@@ -139,8 +139,7 @@ def _is_secret_parameter(quoted: str) -> bool:
 
 
 _LONG: Final = 8  # characters: a shorter secret may be a part of a harmless word
-# This process's secrets: the length of a beginning -> the beginning in lower case -> those that begin so.
-_hidden: dict[int, dict[str, set[str]]] = {}
+_hidden: dict[str, set[str]] = {}  # this process's secrets, by their first characters in lower case
 _tokens: set[str] = set()  # the long ones, as they are
 
 
@@ -149,12 +148,10 @@ def scrub(text: str) -> str:
 
     They are found in any case: a host name, for one, is written in lower case.
     """
-    folded, found = text.lower(), []
+    folded = text.lower()
     # Not one secret after the other: with thousands of tokens there are thousands of lines.
-    for length, secrets in _hidden.items():
-        beginnings = {folded[start : start + length] for start in range(len(folded))}
-        for beginning in beginnings & secrets.keys():
-            found += [secret for secret in secrets[beginning] if secret.lower() in folded]
+    starts = {folded[at : at + size] for at in range(len(folded)) for size in range(1, _LONG + 1)}
+    found = [secret for start in starts & _hidden.keys() for secret in _hidden[start] if secret.lower() in folded]
     for secret in sorted(found, key=len, reverse=True):
         # A short one is hidden where it stands alone.
         pattern = re.escape(secret) if len(secret) >= _LONG else rf"(?<![\w-]){re.escape(secret)}(?![\w-])"
@@ -185,8 +182,7 @@ def scrub_logs(tokens: Iterable[str], others: Iterable[str] = ()) -> None:
     for secret in tokens.union(others):  # as it is, in a URL, in JSON
         quoted = [quote(secret, safe, errors="replace") for safe in ("/", "")]
         for spelling in (secret, *quoted, json.dumps(secret)[1:-1]):
-            beginning = spelling.lower()[:_LONG]
-            _hidden.setdefault(len(beginning), {}).setdefault(beginning, set()).add(spelling)
+            _hidden.setdefault(spelling.lower()[:_LONG], set()).add(spelling)
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", ())}
     # The last resort writes the warnings of a program whose loggers have no handler.
