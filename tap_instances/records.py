@@ -17,8 +17,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import astuple
 from xxhash import xxh3_64_hexdigest
 
+from tap_instances import redact
 from tap_instances.columns import api_columns, row_type
-from tap_instances.redact import MASK, is_plain_text, is_secret, is_secret_name, is_secret_text, mask_text, mask_url
 from tap_instances.values import (
     MISFIT,
     UTC,
@@ -141,8 +141,7 @@ class ApiObject:
         paths = {path.removeprefix(prefix): c for path, c in api_columns(stream).items() if path.startswith(prefix)}
         columns = {name: column for name, column in paths.items() if "." not in name}
         kinds = {name: column.kind for name, column in columns.items() if secrets or not column.secret}
-        self.columns = list(kinds)
-        self.times = [index for index, kind in enumerate(kinds.values()) if kind == "time"]
+        self.times = {index: name for index, (name, kind) in enumerate(kinds.items()) if kind == "time"}
         self.fields: dict[str, Any] = {name: KINDS["key" if name == key else kind] for name, kind in kinds.items()}
         self.fields |= {name: RAW for name in columns if name not in kinds} | (nested or {})
         for field in self.fields.values():
@@ -170,13 +169,12 @@ class ApiObject:
             self.parent.make_struct()
 
     def _place(self, name: str) -> Place:
-        is_text = not self.secrets and is_secret_text(name)
-        path = self.prefix + (name if self.secrets else MASK if is_text else mask_text(name))
-        where = f"{self.stream}.{path}"
+        path = self.prefix + (name if self.secrets else redact.shown_name(name))
+        is_known = self.fields.get(name, ANY) is not ANY
         # Not by the path: a key of the instance may be spelled "Auth.x", too.
-        of_auth = self.prefix == "Auth." or (self.stream, self.prefix, name) == ("instances", "", "Auth")
-        withheld = is_text or (of_auth and not self.secrets)
-        return Place(path, where, self.fields.get(name, ANY) is not ANY, withheld, not is_secret_name(path))
+        of_auth = self.prefix == "Auth." or (is_known and name == "Auth")
+        withheld = not self.secrets and (of_auth or redact.is_secret_text(name))
+        return Place(path, f"{self.stream}.{path}", is_known, withheld, not redact.is_secret_name(path))
 
     def read(self, raw: bytes) -> Any:  # noqa: ANN401
         """Return an object as its struct, ``None`` if it is null, :data:`MISFIT` if it is no object.
@@ -275,7 +273,7 @@ class Reader:
             self._keep([(self._instance.place("Webhook"), decode(item.Webhook))], extra)
         row = self._instance.row(source.business_id, *own, *auth, *whatsapp, source.observed_at, extra or None)
         if row.whatsapp_picture_url and not self.include_secrets:
-            row.whatsapp_picture_url = mask_url(row.whatsapp_picture_url)
+            row.whatsapp_picture_url = redact.mask_url(row.whatsapp_picture_url)
         instance.row = encode_row(row)
         return instance
 
@@ -318,7 +316,7 @@ class Reader:
             values = self._values(self._webhook, hook, extra)
             row = self._webhook.row(instance_id, *values, None, extra or None)
             if row.url and not self.include_secrets:
-                row.url = mask_url(row.url)
+                row.url = redact.mask_url(row.url)
             webhooks.append(Row(webhook_id, encode_row(row), row.updated_at))
             if events:
                 extra = {}
@@ -344,7 +342,7 @@ class Reader:
                     in_utc = to_utc(time)
                 except OverflowError:  # its year is then 0 or 10000
                     in_utc = None
-                    self._keep([(api_object.place(api_object.columns[index]), time.isoformat())], extra)
+                    self._keep([(api_object.place(api_object.times[index]), time.isoformat())], extra)
                 values = (*values[:index], in_utc, *values[index + 1 :])
         if item.rest:
             self._keep([(api_object.place(name), value) for name, value in item.rest.items()], extra)
@@ -367,7 +365,7 @@ class Reader:
                 findings.withheld[place.where] = None
                 continue
             # Most are flags and plain texts: nothing in those is a secret.
-            is_plain = type(value) is bool or (type(value) is str and place.is_harmless and is_plain_text(value))
+            is_plain = type(value) is bool or (type(value) is str and place.is_harmless and redact.is_plain_text(value))
             kept = value if is_plain else self._without_secrets(place.path, value, place.where)
             if kept is MISFIT:
                 continue
@@ -375,28 +373,27 @@ class Reader:
                 findings.unknown[place.where] = None
             add_key(extra, place.path, kept)  # a key of its own may be spelled like the path of another
 
-    def _without_secrets(self, name: str, value: Any, path: str, depth: int = 0) -> Any:  # noqa: ANN401
+    def _without_secrets(self, name: str, value: Any, where: str, depth: int = 0) -> Any:  # noqa: ANN401
         """Return a key's value without the secrets in it; :data:`MISFIT` if all of it is one."""
-        if not self.include_secrets and is_secret(name, value):
-            shown = path.removesuffix(name) + MASK if is_secret_text(name) else path  # a key may be one itself
-            self.findings.withheld[shown] = None
+        if not self.include_secrets and redact.is_secret(name, value):
+            self.findings.withheld[where] = None
             return MISFIT
-        kind = type(value)
-        if kind is str:
-            return value if self.include_secrets else mask_text(value)
-        if kind is not dict and kind is not list:
+        if isinstance(value, str):
+            return value if self.include_secrets else redact.mask_text(value)
+        if not isinstance(value, (dict, list)):
             return value
         if depth == MAX_DEPTH:
             with deep_recursion():
-                return encode_row(self._without_secrets(name, value, path, depth + 1)).decode()
-        if kind is list:
-            items = (self._without_secrets("", item, f"{path}[]", depth + 1) for item in value)
+                return encode_row(self._without_secrets(name, value, where, depth + 1)).decode()
+        if isinstance(value, list):
+            items = [self._without_secrets("", item, f"{where}[]", depth + 1) for item in value]
             return [item for item in items if item is not MISFIT]
-        pairs = ((key, self._without_secrets(key, item, f"{path}.{key}", depth + 1)) for key, item in value.items())
         kept: dict[str, Any] = {}
-        for key, item in pairs:
-            if item is not MISFIT:
-                add_key(kept, key if self.include_secrets else mask_text(key), item)
+        for key, item in value.items():
+            shown = key if self.include_secrets else redact.shown_name(key)
+            held = self._without_secrets(key, item, f"{where}.{shown}", depth + 1)
+            if held is not MISFIT:
+                add_key(kept, shown, held)
         return kept
 
 

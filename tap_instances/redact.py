@@ -103,6 +103,11 @@ def is_plain_text(text: str) -> bool:
 _is_secret_key: Final = lru_cache(maxsize=1024)(is_secret_text)
 
 
+def shown_name(name: str) -> str:
+    """Return a key without its secrets: it may be one itself, or a URL that holds one."""
+    return MASK if _is_secret_key(name) else mask_text(name)
+
+
 def mask_text(text: str) -> str:
     """Hide what :func:`mask_url` hides, if this is a URL, with a scheme or without, or holds one."""
     return mask_url(text) if "/" in text and ("://" in text or " " not in text) else text
