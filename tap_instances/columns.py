@@ -59,6 +59,6 @@ def column_names(stream: str, *, include_secrets: bool) -> tuple[str, ...]:
 
 @cache
 def row_type(stream: str, *, include_secrets: bool) -> Callable[..., Any]:
-    """Return a struct of a stream's columns, which takes its values in the schema's order."""
+    """Return a struct of a stream's columns, which takes its values in the schema's order; they are null if missing."""
     names = column_names(stream, include_secrets=include_secrets)
-    return msgspec.defstruct(stream, [(name, Any) for name in names], gc=False)
+    return msgspec.defstruct(stream, [(name, Any, None) for name in names], gc=False)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tap_instances.memory import Memory
     from tap_instances.records import Instance
     from tap_instances.responses import Snapshot
-    from tap_instances.streams import RememberingStream, SnapshotStream
+    from tap_instances.streams import HistoryStream, RememberingStream
     from tap_instances.tap import TapInstances
 
 STATE_INTERVAL: Final = 10.0  # seconds between two STATE messages, at least
@@ -61,7 +61,7 @@ class Run:
             stream.open(self.bookmarks, activate=self.activate)
         # A history that a map drops keeps its state, as one that is not selected does: its rows are told later.
         told = [stream for stream in histories if stream.writer.is_written]
-        self.stateful: list[SnapshotStream] = [*self.remembering, *told]
+        self.stateful: list[RememberingStream | HistoryStream] = [*self.remembering, *told]
         if self.activate and not tap.config.get("businesses"):
             # It may be a mistake of the server's, and a version would delete the rows of those.
             # One whose state is not understood has a number here: it counts, too.

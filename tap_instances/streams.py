@@ -9,17 +9,18 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+import msgspec
 from typing_extensions import override
 from xxhash import xxh3_64_intdigest
 
-from tap_instances.columns import column_names, row_type
-from tap_instances.memory import Context, ListPartition, Partition, RowMemory, RowPartition
+from tap_instances.columns import row_type
+from tap_instances.memory import ListPartition, Partition, RowMemory, RowPartition
 from tap_instances.sdk.stream import FULL_TABLE, SDKStream
 from tap_instances.sdk.writer import RecordWriter
 from tap_instances.values import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from tap_instances.records import Instance, Row, Source
 
@@ -34,22 +35,6 @@ class SnapshotStream(SDKStream):
         self.writer = RecordWriter(self, activate=activate)
         if self.bookmark_type:
             self.bookmark = bookmarks.setdefault(self.name, {})
-
-    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
-        """Write the rows that need the whole list.
-
-        ``instances`` are the ids that it has, ``webhooks`` is how many webhooks those have.
-        """
-
-    def commit(self, source: Source, instances: Collection[str]) -> None:
-        """Remember a business; called when every row of it was written."""
-
-    def remember(self, source: Source, **values: Any) -> None:  # noqa: ANN401
-        """Remember a business with these values, in the place of what was."""
-        business_id, at = source
-        self.bookmark[business_id] = self.bookmark_type(
-            context=Context(business_id), replication_key=self.replication_key, replication_key_value=at, **values
-        )
 
 
 class BusinessesStream(SnapshotStream):
@@ -105,20 +90,18 @@ class RememberingStream(SnapshotStream):
         if self.writer.has_copies:
             self.hide(page)
 
-    @override
-    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
+    def finish(self, source: Source, *_: object) -> None:
         """Write a row for each that is gone: its ids, ``deleted_at``, and nulls."""
+        row = row_type(self.name, include_secrets=True)
         for instance_id, webhook_id in self.memory.settle_gone():
-            row: dict[str, Any] = dict.fromkeys(column_names(self.name, include_secrets=True))
-            row.update(instance_id=instance_id, webhook_id=webhook_id, deleted_at=source.observed_at)
-            encoded = encode(row)
+            encoded = encode(row(instance_id=instance_id, webhook_id=webhook_id, deleted_at=source.observed_at))
             if self.writer.has_copies or self.writer.passes(encoded):
                 self.writer.write([encoded], source.observed_at)
             else:
                 self.memory.keep_gone(instance_id, webhook_id)
 
-    @override
-    def commit(self, source: Source, instances: Collection[str]) -> None:
+    def commit(self, source: Source, *_: object) -> None:
+        """Remember a business; called when every row of it was written."""
         self.memory.commit(source.business_id, source.observed_at)
 
 
@@ -138,7 +121,34 @@ class WebhookEventsStream(RememberingStream):
     parent_stream_type = WebhooksStream
 
 
-class ConnectionChangesStream(SnapshotStream):
+class HistoryStream(SnapshotStream):
+    """A stream that adds rows at each good read of a business, and remembers when that was."""
+
+    replication_key = "observed_at"
+    parent_stream_type = BusinessesStream
+    bookmark_type: ClassVar[Any] = Partition
+
+    def rows(self, last: Any, source: Source, instances: Collection[str], webhooks: int) -> Iterable[Any]:  # noqa: ANN401
+        """Return the rows of a business; ``last`` is what is remembered of it."""
+        raise NotImplementedError
+
+    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
+        """Write the rows; ``instances`` are the ids of the whole list, ``webhooks`` is how many webhooks those have."""
+        rows = self.rows(self.bookmark.get(source.business_id), source, instances, webhooks)
+        self.writer.write(map(encode, rows), source.observed_at)
+
+    def commit(self, source: Source, instances: Collection[str]) -> None:
+        """Remember a business; called when every row of it was written."""
+        partition = {
+            "context": {"business_id": source.business_id},
+            "replication_key": self.replication_key,
+            "replication_key_value": source.observed_at,
+            "seen": list(instances),  # a type that has no ``seen`` leaves it out
+        }
+        self.bookmark[source.business_id] = msgspec.convert(partition, self.bookmark_type)
+
+
+class ConnectionChangesStream(HistoryStream):
     """One row each time an instance appears in its business's list, or vanishes from it, between two runs.
 
     At the first read of a business each listed instance is a row whose two times are equal: it was there by then.
@@ -146,47 +156,31 @@ class ConnectionChangesStream(SnapshotStream):
 
     name = "connection_changes"
     primary_keys = ("business_id", "instance_id", "previous_observed_at", "change_type")
-    replication_key = "observed_at"
-    parent_stream_type = BusinessesStream
     bookmark_type = ListPartition
 
     @override
-    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
+    def rows(self, last: Any, source: Source, instances: Collection[str], webhooks: int) -> Iterable[Any]:
         business_id, observed_at = source
-        partition = self.bookmark.get(business_id)
-        before = dict.fromkeys(partition.seen) if partition else {}
-        since = (partition and partition.replication_key_value) or observed_at
+        before = dict.fromkeys(last.seen) if last else {}
+        since = (last and last.replication_key_value) or observed_at
         row = row_type(self.name, include_secrets=False)
         for change_type, ids, others in (("connected", instances, before), ("disconnected", before, instances)):
-            changed = [instance_id for instance_id in ids if instance_id not in others]
-            rows = (encode(row(business_id, instance_id, change_type, since, observed_at)) for instance_id in changed)
-            self.writer.write(rows, observed_at)
-
-    @override
-    def commit(self, source: Source, instances: Collection[str]) -> None:
-        self.remember(source, seen=list(instances))
+            for instance_id in ids:
+                if instance_id not in others:
+                    yield row(business_id, instance_id, change_type, since, observed_at)
 
 
-class ObservationsStream(SnapshotStream):
+class ObservationsStream(HistoryStream):
     """One row per good read of a business: how much was listed, and when the business was read before."""
 
     name = "observations"
     primary_keys = ("business_id", "observed_at")
-    replication_key = "observed_at"
-    parent_stream_type = BusinessesStream
-    bookmark_type = Partition
 
     @override
-    def finish(self, source: Source, instances: Collection[str], webhooks: int) -> None:
+    def rows(self, last: Any, source: Source, instances: Collection[str], webhooks: int) -> Iterable[Any]:
         business_id, observed_at = source
-        partition = self.bookmark.get(business_id)
-        before = partition.replication_key_value if partition else None
-        row = row_type(self.name, include_secrets=False)
-        self.writer.write([encode(row(business_id, observed_at, before, len(instances), webhooks))], observed_at)
-
-    @override
-    def commit(self, source: Source, instances: Collection[str]) -> None:
-        self.remember(source)
+        before = last and last.replication_key_value
+        yield row_type(self.name, include_secrets=False)(business_id, observed_at, before, len(instances), webhooks)
 
 
 STREAMS: Final[tuple[type[SnapshotStream], ...]] = (  # parents first
