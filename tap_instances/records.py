@@ -128,36 +128,35 @@ class ApiObject:
     """
 
     default = UNSET
-    parent: ApiObject | None = None
 
     def __init__(
-        self, stream: str, prefix: str = "", nested: dict[str, Any] | None = None, *, key: str = "", secrets: bool
+        self, stream: str, at: str = "", parent: ApiObject | None = None, *, secrets: bool, key: str = "", **also: Field
     ) -> None:
-        """Take the columns whose ``x-api`` is ``prefix`` and one key, and ``nested``: key -> object or field.
+        """Take a stream's columns; of the stream that ``parent`` is of, those whose ``x-api`` is below ``at``.
 
-        ``key`` names the key that the object must have. ``secrets`` takes secret columns, too.
+        The object stands ``at`` this key of its parent. ``key`` names the key that it must have; ``also`` are keys that
+        are known, but no columns. ``secrets`` takes secret columns, too.
         """
-        self.stream, self.prefix, self.key, self.secrets = stream, prefix, key, secrets
-        paths = {path.removeprefix(prefix): c for path, c in api_columns(stream).items() if path.startswith(prefix)}
-        columns = {name: column for name, column in paths.items() if "." not in name}
+        self.stream, self.parent, self.key, self.secrets = stream, parent, key, secrets
+        self.prefix = f"{at}." if parent and parent.stream == stream else ""
+        paths = {path.rpartition("."): column for path, column in api_columns(stream).items()}
+        columns = {name: column for (*above, name), column in paths.items() if "".join(above) == self.prefix}
         kinds = {name: column.kind for name, column in columns.items() if secrets or not column.secret}
         self.times = {index: name for index, (name, kind) in enumerate(kinds.items()) if kind == "time"}
         self.fields: dict[str, Any] = {name: KINDS["key" if name == key else kind] for name, kind in kinds.items()}
-        self.fields |= {name: RAW for name in columns if name not in kinds} | (nested or {})
-        for field in self.fields.values():
-            if isinstance(field, ApiObject):
-                field.parent = self
+        self.fields |= {name: RAW for name in columns if name not in kinds} | also
         self.width, self.nothing = len(kinds), (None,) * len(kinds)
         self.row = row_type(stream, include_secrets=secrets)
         self.place = cache(self._place)
         self.unknown: dict[str, Place] = {}  # keys that no schema knows, and for which the struct has a field
-        self.first_unknown = len(self.fields) + 1  # in the struct: "rest" is before it
+        if parent:
+            parent.fields[at] = self
         self.make_struct()
 
     def make_struct(self) -> None:
         """Make the struct, and then the one that has it as a field."""
-        fields = [(name, key.type, key.default) for name, key in self.fields.items()]
-        fields.append(("rest", None, None))
+        fields = [*((name, key.type, key.default) for name, key in self.fields.items()), ("rest", None, None)]
+        self.first_unknown = len(fields)
         names = {f"unknown{index}": name for index, name in enumerate(self.unknown)}  # it may not be a Python name
         fields += [(name, Any, UNSET) for name in names]
         names["rest"] = ""  # a key that is not learnt
@@ -224,13 +223,12 @@ class Reader:
         # Instance -> what is remembered of its webhooks. They are not read while the digest of ``Webhook`` is the same.
         self.remembered: dict[str, Memory] = {}
         api_object = partial(ApiObject, secrets=include_secrets)
-        self._business = api_object("businesses", nested={"businessId": ANY})
-        self._auth, self._whatsapp = api_object("instances", "Auth."), api_object("instances", "WhatsApp.")
-        self._events = api_object("webhook_events")
-        nested = {"instanceInstanceId": ANY, "WebhookEvents": self._events}
-        self._webhook = api_object("webhooks", nested=nested, key="webhookId")
-        nested = {"Auth": self._auth, "WhatsApp": self._whatsapp, "Webhook": RAW}
-        self._instance = api_object("instances", nested=nested, key="instanceId")
+        self._business = api_object("businesses", businessId=ANY)
+        self._instance = api_object("instances", key="instanceId", Webhook=RAW)
+        self._auth = api_object("instances", "Auth", self._instance)
+        self._whatsapp = api_object("instances", "WhatsApp", self._instance)
+        self._webhook = api_object("webhooks", key="webhookId", instanceInstanceId=ANY)
+        self._events = api_object("webhook_events", "WebhookEvents", self._webhook)
 
     # ------------------------------------------------------------------------------------------------- objects
 
