@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -21,7 +21,7 @@ class Column(NamedTuple):
     """What a column holds: ``text``, ``flag`` (boolean) or ``time``, and whether it is a secret."""
 
     name: str
-    kind: Literal["text", "flag", "time"]
+    kind: str
     secret: bool
 
 
@@ -37,17 +37,12 @@ def load_schema(stream: str) -> dict[str, Any]:
 @cache
 def api_columns(stream: str) -> dict[str, Column]:
     """Return API path -> column of a stream, in the schema's order."""
-    return {
-        spec["x-api"]: Column(name, _kind(spec), "x-secret" in spec)
-        for name, spec in load_schema(stream)["properties"].items()
-        if "x-api" in spec
-    }
-
-
-def _kind(spec: dict[str, Any]) -> Literal["text", "flag", "time"]:
-    if "boolean" in spec["type"]:
-        return "flag"
-    return "time" if spec.get("format") == "date-time" else "text"
+    columns = {}
+    for name, spec in load_schema(stream)["properties"].items():
+        if "x-api" in spec:
+            kind = "flag" if "boolean" in spec["type"] else "time" if "format" in spec else "text"
+            columns[spec["x-api"]] = Column(name, kind, "x-secret" in spec)
+    return columns
 
 
 @cache
