@@ -62,15 +62,14 @@ def is_secret_name(name: str) -> bool:
     """
     # One character at a time: to put a long run of accents in order takes the square of its length.
     plain = _HIDDEN_CHARACTERS.sub("", "".join(normalize("NFKD", character) for character in name))
-    camel_words = [word.lower() for word in _CAMEL_WORD.findall(plain)]
-    words = _CAMEL_WORD.findall(plain.lower())  # "HMac" and "PaSs" too are one word
-    if not words or camel_words[-1] in HARMLESS_ENDINGS:
+    words = [word.lower() for word in _CAMEL_WORD.findall(plain)]
+    if not words or words[-1] in HARMLESS_ENDINGS:
         return False
     squeezed = plain.lower().replace("-", "").replace("_", "")
-    if any(part in squeezed for part in SECRET_PARTS) or not SECRET_WORDS.isdisjoint(camel_words + words):
+    if any(part in squeezed for part in SECRET_PARTS) or not SECRET_WORDS.isdisjoint(words):
         return True
-    is_public_key = camel_words[-2:-1] == ["public"] and camel_words[-1] in ("key", "keys")
-    return not is_public_key and not SECRET_ENDINGS.isdisjoint((camel_words[-1], words[-1]))
+    is_public_key = words[-2:] in (["public", "key"], ["public", "keys"])
+    return not is_public_key and words[-1] in SECRET_ENDINGS
 
 
 def is_secret(name: str, value: object) -> bool:

