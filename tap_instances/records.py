@@ -19,6 +19,7 @@ from xxhash import xxh3_64_hexdigest
 
 from tap_instances import redact
 from tap_instances.columns import api_columns, row_type
+from tap_instances.redact import is_plain_text, mask_url
 from tap_instances.values import (
     MISFIT,
     UTC,
@@ -106,7 +107,7 @@ KINDS: Final = {
     "flag": Field(bool | None, None, lambda raw: to_flag(decode(raw))),
     "time": Field(datetime | None, None, lambda raw: to_time(decode(raw))),
 }
-ANY: Final = Field(Any, UNSET, decode)
+ANY: Final = Field(Any, None, decode)
 RAW: Final = Field(Raw | UnsetType, UNSET, lambda raw: raw)
 
 
@@ -139,10 +140,10 @@ class ApiObject:
         """
         self.stream, self.parent, self.key, self.secrets = stream, parent, key, secrets
         self.prefix = f"{at}." if parent and parent.stream == stream else ""
-        paths = {path.rpartition("."): column for path, column in api_columns(stream).items()}
-        columns = {name: column for (*above, name), column in paths.items() if "".join(above) == self.prefix}
+        paths = {path.removeprefix(self.prefix): c for path, c in api_columns(stream).items() if self.prefix in path}
+        columns = {name: column for name, column in paths.items() if "." not in name}
         kinds = {name: column.kind for name, column in columns.items() if secrets or not column.secret}
-        self.times = {index: name for index, (name, kind) in enumerate(kinds.items()) if kind == "time"}
+        self.times = [index for index, kind in enumerate(kinds.values()) if kind == "time"]
         self.fields: dict[str, Any] = {name: KINDS["key" if name == key else kind] for name, kind in kinds.items()}
         self.fields |= {name: RAW for name in columns if name not in kinds} | also
         self.width, self.nothing = len(kinds), (None,) * len(kinds)
@@ -158,7 +159,7 @@ class ApiObject:
         fields = [*((name, key.type, key.default) for name, key in self.fields.items()), ("rest", None, None)]
         self.first_unknown = len(fields)
         names = {f"unknown{index}": name for index, name in enumerate(self.unknown)}  # it may not be a Python name
-        fields += [(name, Any, UNSET) for name in names]
+        fields += [(name, Any, None) for name in names]
         names["rest"] = ""  # a key that is not learnt
         self.struct: Any = msgspec.defstruct(self.stream, fields, rename=names, forbid_unknown_fields=True, gc=False)
         self.type: Any = self.struct | None | UnsetType
@@ -197,14 +198,9 @@ class ApiObject:
         if self.key and to_text(key) in {None, "", MISFIT}:
             what = "missing" if self.key not in value else "empty" if key == "" else json_type(key)
             raise FaultError(f": its {self.key} is {what}")
-        fields: dict[str, Any] = {}
-        rest: dict[str, Any] = {}
-        for name, member in _split(raw).items():
-            held = self.fields[name].read(member) if name in self.fields else MISFIT
-            if held is MISFIT:
-                rest[name] = value[name]
-            else:
-                fields[name] = held
+        held = {name: self.fields[name].read(member) for name, member in _split(raw).items() if name in self.fields}
+        fields = {name: item for name, item in held.items() if item is not MISFIT}
+        rest = {name: item for name, item in value.items() if name not in fields}
         known = {*self.fields, *self.unknown, ""}
         new = [name for name in rest if name not in known and encode(name) == f'"{name}"'.encode()]
         if new and len(self.unknown) + len(new) <= MAX_UNKNOWN:
@@ -267,32 +263,31 @@ class Reader:
         whatsapp = self._values(self._whatsapp, item.WhatsApp, extra)
         if item.Webhook is UNSET:
             self.findings.missing["instances.Webhook"] = None
-        elif not self._read_webhooks(item.Webhook, index, instance):
-            self._keep([(self._instance.place("Webhook"), decode(item.Webhook))], extra)
+        else:
+            self._read_webhooks(item.Webhook, index, instance, extra)
         row = self._instance.row(source.business_id, *own, *auth, *whatsapp, source.observed_at, extra or None)
         if row.whatsapp_picture_url and not self.include_secrets:
-            row.whatsapp_picture_url = redact.mask_url(row.whatsapp_picture_url)
+            row.whatsapp_picture_url = mask_url(row.whatsapp_picture_url)
         instance.row = encode_row(row)
         return instance
 
-    def _read_webhooks(self, raw: Raw, index: int, instance: Instance) -> bool:
-        """Read what is below an instance, if it is not as remembered; return whether it has a right type."""
+    def _read_webhooks(self, raw: Raw, index: int, instance: Instance, extra: dict[str, Any]) -> None:
+        """Read what is below an instance, if it is not as remembered; what has another type goes to ``extra``."""
         digest = xxh3_64_hexdigest(raw, seed=self.shape)
         memory = self.remembered.pop(instance.id, None)
         if memory and memory.digest == digest:
             instance.is_unchanged, instance.digest, instance.webhook_count = True, digest, len(memory.rows)
-            return True
+            return
         try:
-            hooks = self._webhook.parse_list(raw)
+            hooks = self._webhook.parse_list(raw) or ()
         except NOT_PARSED:
             value = decode(raw)  # all of it: no fault is noted of a text that is to be repaired
             if not isinstance(value, (list, dict, NoneType)):
-                return False
+                self._keep([(self._instance.place("Webhook"), value)], extra)
+                return
             hooks = self._build_hooks([raw] if isinstance(value, dict) else _split_list(raw) or (), index)
-        if hooks:
-            self._add_webhooks(hooks, instance)
+        self._add_webhooks(hooks, instance)
         instance.digest, instance.webhook_count = digest, len(instance.webhooks)
-        return True
 
     def _build_hooks(self, raws: Iterable[Raw], item: int) -> list[Any]:
         hooks = []
@@ -303,7 +298,7 @@ class Reader:
                 self.findings.faults.append(f"Instances[{item}].Webhook[{index}]{fault}")
         return hooks
 
-    def _add_webhooks(self, hooks: list[Any], instance: Instance) -> None:
+    def _add_webhooks(self, hooks: Iterable[Any], instance: Instance) -> None:
         """Add the rows of webhooks, and of their events, to their instance's."""
         instance_id, webhooks, webhook_events = instance.id, instance.webhooks, instance.webhook_events
         for hook in hooks:
@@ -314,7 +309,7 @@ class Reader:
             values = self._values(self._webhook, hook, extra)
             row = self._webhook.row(instance_id, *values, None, extra or None)
             if row.url and not self.include_secrets:
-                row.url = redact.mask_url(row.url)
+                row.url = mask_url(row.url)
             webhooks.append(Row(webhook_id, encode_row(row), row.updated_at))
             if events:
                 extra = {}
@@ -340,7 +335,7 @@ class Reader:
                     in_utc = to_utc(time)
                 except OverflowError:  # its year is then 0 or 10000
                     in_utc = None
-                    self._keep([(api_object.place(api_object.times[index]), time.isoformat())], extra)
+                    self._keep([(api_object.place([*api_object.fields][index]), time.isoformat())], extra)
                 values = (*values[:index], in_utc, *values[index + 1 :])
         if item.rest:
             self._keep([(api_object.place(name), value) for name, value in item.rest.items()], extra)
@@ -355,7 +350,7 @@ class Reader:
         """Put what no column holds into ``extra`` under its API path, without secrets, and note it."""
         findings = self.findings
         for place, value in pairs:
-            if value is None or value is UNSET:
+            if value is None:
                 continue
             if place.is_known:
                 findings.misfits[place.where] = None
@@ -363,7 +358,7 @@ class Reader:
                 findings.withheld[place.where] = None
                 continue
             # Most are flags and plain texts: nothing in those is a secret.
-            is_plain = type(value) is bool or (type(value) is str and place.is_harmless and redact.is_plain_text(value))
+            is_plain = type(value) is bool or (type(value) is str and place.is_harmless and is_plain_text(value))
             kept = value if is_plain else self._without_secrets(place.path, value, place.where)
             if kept is MISFIT:
                 continue
