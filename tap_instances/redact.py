@@ -31,7 +31,8 @@ SECRET_ENDINGS: Final = {"key", "keys", "header", "headers"}
 # But not if its last word is one of these: "authMethod", "sessionStatus", "tokenType".
 HARMLESS_ENDINGS: Final = {"method", "status", "type"}
 
-_CAMEL_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # "OTPCode" is "OTP" and "Code"
+# "OTPCode" is "OTP" and "Code". Letters with accents, and of other alphabets, count as small ones.
+_WORD: Final = re.compile(r"[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+")
 
 # The look-behind keeps the scan linear on text such as "-eyJ-eyJ-eyJ". After a prefix ("jwt_") the payload is found,
 # which begins in the same way. It may be short, too: "{}" is "e30".
@@ -55,7 +56,7 @@ _PARAMETER_NAME: Final = re.compile(r"[?#&;]([^?#&;=]*)=")
 @lru_cache(maxsize=1024)
 def is_secret_name(name: str) -> bool:
     """True if a key, a dotted path or a URL parameter of this name may hold a credential."""
-    words = [word.lower() for word in _CAMEL_WORD.findall(name)]
+    words = [word.lower() for word in _WORD.findall(name)]
     if not words or words[-1] in HARMLESS_ENDINGS:
         return False
     squeezed = name.lower().replace("-", "").replace("_", "")
@@ -147,7 +148,8 @@ def scrub(text: str) -> str:
     """
     folded = text.lower()
     # Not one secret after the other: with thousands of tokens there are thousands of lines.
-    starts = {folded[at : at + size] for at in range(len(folded)) for size in range(1, _LONG + 1)}
+    sizes = {len(start) for start in _hidden}
+    starts = {folded[at : at + size] for size in sizes for at in range(len(folded))}
     found = [secret for start in starts & _hidden.keys() for secret in _hidden[start] if secret.lower() in folded]
     for secret in sorted(found, key=len, reverse=True):
         # A short one is hidden where it stands alone.

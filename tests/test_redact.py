@@ -131,7 +131,7 @@ def test_a_credential_is_known_by_its_name(name: str) -> None:
         "obsession", "publicKey", "public_key", "publickey", "PUBLIC-KEY", "Public Key", "publicKeys",
         "serverPublicKey", "keyId", "keys.name", "headerName", "headline", "bearers", "accreditation", "monkey", "swim",
         "authMethod", "sessionStatus", "tokenType", "auth_method", "SESSION-STATUS", "token.type", "passwordType2",
-        "authMETHOD", "keyType", "headers_status",
+        "authMETHOD", "keyType", "headers_status", "passé", "trépass", "credência", "opçãoPassível", "sigüência",
     ],
 )  # fmt: skip
 def test_other_names_are_no_credentials(name: str) -> None:
