@@ -339,6 +339,15 @@ def test_a_stream_of_which_something_is_not_known_is_not_activated(
     assert set(tables.live) == {"w9"}
 
 
+def test_a_stream_is_not_activated_while_an_instance_is_not_known_though_its_webhook_is_listed_elsewhere(
+    tables: Tables,
+) -> None:
+    tables.sync(FULL_TABLE, a=[phone("w1"), phone("w9", name="i2")])
+    run = tables.sync(FULL_TABLE, a=[without(phone(), "Webhook"), phone("w1", name="i2")])
+    assert {message["stream"] for message in run.of("ACTIVATE_VERSION")} == {"businesses", "instances"}
+    assert tables.live.keys() == {"w1", "w9"}  # it may be in the list that is missing
+
+
 # ------------------------------------------------------------------------------------------------------ stream maps
 
 HIDES_I1: dict[str, Any] = {"stream_maps": {"instances": {"__filter__": "instance_id != 'i1'"}}}
@@ -623,12 +632,44 @@ def test_one_webhook_id_in_two_instances_is_emitted_at_each_run_until_one_is_lef
     assert emitted(tables.sync(**listing())) == ["-w1"]
 
 
-def test_a_webhook_of_two_instances_is_not_gone_while_one_of_them_is_not_known(tables: Tables) -> None:
+@pytest.mark.parametrize(("known", "unknown"), [("i1", "i2"), ("i2", "i1")])
+def test_a_webhook_of_two_instances_is_not_gone_while_one_of_them_is_not_known(
+    tables: Tables, known: str, unknown: str
+) -> None:
     tables.sync(a=[instance("i1", named("w1", "crm")), instance("i2", named("w1", "other"))])
-    unknown = instance("i2")
-    del unknown["Webhook"]
-    assert emitted(tables.sync(a=[phone(), unknown])) == []
+    for _ in range(2):
+        run = tables.sync(a=[phone(name=known), without(instance(unknown), "Webhook")])
+        assert emitted(run) == []
+        assert ["instances.Webhook" in line for line in run.lines("WARNING")] == [True]
     assert emitted(tables.sync(a=[phone(), phone(name="i2")])) == ["-w1"]
+
+
+@pytest.mark.parametrize("runs", [1, 2, 3, 4])
+def test_a_webhook_of_two_instances_is_gone_when_the_last_of_them_loses_it_while_the_other_is_away(
+    tables: Tables, runs: int
+) -> None:
+    for _ in range(runs):
+        tables.sync(a=[instance("i1", named("w1", "crm")), instance("i2", named("w1", "other"))])
+    assert tables.live == {"w1": "i2"}
+    assert emitted(tables.sync(a=[phone(name="i2")])) == ["-w1"]
+    tables.sync(a=[phone(), phone(name="i2")])
+    assert tables.live == {}
+
+
+def test_a_webhook_that_a_second_instance_began_to_list_is_gone_when_the_one_emitted_last_loses_it(
+    tables: Tables,
+) -> None:
+    first, second = instance("i1", named("w1", "crm")), instance("i2", named("w1", "other"))
+    tables.sync(a=[second])
+    tables.sync(a=[first, second])  # the second is unchanged, so the first was emitted last
+    assert tables.live == {"w1": "i1"}
+    tables.sync(a=[phone()])
+    assert tables.live == {}
+    tables.sync(a=[second])
+    tables.sync(a=[first, instance("i2", webhook("w1", name="edited", WebhookEvents={"newJwt": False}))])
+    assert tables.live == {"w1": "i2"}
+    tables.sync(a=[phone(name="i2")])
+    assert tables.live == {}
 
 
 def test_a_second_instance_that_begins_to_list_a_webhook_makes_both_rows_come_in_order(tables: Tables) -> None:

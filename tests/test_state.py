@@ -86,6 +86,17 @@ def test_a_webhook_that_moved_to_a_business_with_an_item_without_key_is_not_dele
     assert ids(back, "webhooks") == ids(back, "webhook_events") == ["-w4", "-w1", "w1"]
 
 
+def test_a_missing_list_is_warned_of_beside_an_item_without_key_too(wire: Wire) -> None:
+    first = wire.sync()
+    listed_without_webhooks = instance("i3")
+    del listed_without_webhooks["Webhook"]
+    wire.answers["b"] = [listed_without_webhooks, {"name": "no key"}]
+    second = wire.sync(first.state)
+    assert second.returncode == 1
+    assert ["instances.Webhook" in line for line in second.lines("WARNING")] == [True]
+    assert [second.records(stream) for stream in REMEMBERING] == [[], []]
+
+
 def test_a_webhook_that_moved_to_a_business_never_read_whole_is_told_when_it_goes(wire: Wire) -> None:
     wire.answers["b"] = None
     first = wire.sync()
