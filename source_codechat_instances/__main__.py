@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 
-from tap_instances.__main__ import check_log_level
+from tap_instances.__main__ import check_log_variables
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     logging.captureWarnings(capture=True)  # stderr stays quiet: warnings become LOG messages
     if sys.stdout is None:  # started with ">&-"
         sys.exit("stdout is closed: what the source writes goes there")
-    check_log_level()
+    check_log_variables()
     from source_codechat_instances.source import run  # noqa: PLC0415
 
     sys.exit(run(sys.argv[1:]))

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 
-def check_log_level() -> None:
-    """End with one line if the environment names a log level that does not exist: the SDK ends in a traceback."""
+def check_log_variables() -> None:
+    """Unset empty variables of the log; end with one line if a log level does not exist: the SDK's is a traceback."""
     for name in ("TAP_INSTANCES_LOGLEVEL", "LOGLEVEL", "SINGER_SDK_LOG_CONFIG"):
         text = os.environ.get(name, "")
         if not text.strip():
@@ -30,7 +30,7 @@ def main() -> None:
 
     gc.freeze()
     gc.enable()
-    check_log_level()
+    check_log_variables()
     try:
         if config := os.environ.get("SINGER_SDK_LOG_CONFIG"):
             Path(config).read_bytes()  # of a missing file the SDK only warns

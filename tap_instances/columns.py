@@ -40,7 +40,7 @@ def api_columns(stream: str) -> dict[str, Column]:
     columns = {}
     for name, spec in load_schema(stream)["properties"].items():
         if "x-api" in spec:
-            kind = "flag" if "boolean" in spec["type"] else "time" if "format" in spec else "text"
+            kind = "flag" if "boolean" in spec["type"] else "time" if spec.get("format") == "date-time" else "text"
             columns[spec["x-api"]] = Column(name, kind, "x-secret" in spec)
     return columns
 

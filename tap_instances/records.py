@@ -139,8 +139,8 @@ class ApiObject:
         are known, but no columns. ``secrets`` takes secret columns, too.
         """
         self.stream, self.parent, self.key, self.secrets = stream, parent, key, secrets
-        self.prefix = f"{at}." if parent and parent.stream == stream else ""
-        paths = {path.removeprefix(self.prefix): c for path, c in api_columns(stream).items() if self.prefix in path}
+        self.prefix = prefix = f"{at}." if parent and parent.stream == stream else ""
+        paths = {path.removeprefix(prefix): c for path, c in api_columns(stream).items() if path.startswith(prefix)}
         columns = {name: column for name, column in paths.items() if "." not in name}
         kinds = {name: column.kind for name, column in columns.items() if secrets or not column.secret}
         self.times = [index for index, kind in enumerate(kinds.values()) if kind == "time"]

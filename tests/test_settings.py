@@ -738,7 +738,7 @@ def test_discovery_reads_no_file_of_businesses(tmp_path: Path) -> None:
     ],
 )
 def test_every_secret_of_the_settings_is_hidden_in_logs_also_of_wrong_ones(config: dict[str, Any]) -> None:
-    assert "s3cr3t-value" in secrets(config)["headers" in config]
+    assert any("s3cr3t-value" in found for found in secrets(config))
 
 
 def test_what_is_no_secret_stays_legible_in_logs() -> None:
