@@ -218,6 +218,7 @@ class RowMemory:
         self.uncertain = False  # whether rows were kept of which nothing is known now
         self._committed: set[str] = set()  # businesses
         self._unknown: set[str] = set()  # rows of which nothing is known, if they have not arrived
+        self._hidden_rows: set[str] = set()  # rows that a stream map filters out
         self._unsent: list[tuple[Memory, str]] = []  # rows that are remembered, and not part of this run's version
 
     @cached_property
@@ -287,6 +288,7 @@ class RowMemory:
         known = memory.rows if memory else {}
         if hidden:
             rows = [row for row in rows if row.key not in hidden]
+            self._hidden_rows |= hidden
         shape = self.shape
         now = {row.key: xxh3_64_hexdigest(row.json, shape) for row in rows}
         listed_before = self._seen.get(instance_id)
@@ -330,14 +332,14 @@ class RowMemory:
             if key in self._unknown:
                 self._kept[instance_id, key] = digest
                 self.uncertain = True
-            elif self.versioned:
+            elif self.versioned or key in self._hidden_rows:  # by now it is another instance's, perhaps
                 self.keep_gone(instance_id, key)
             else:
                 gone.append((instance_id, key))
         return gone
 
     def keep_gone(self, instance_id: str, key: str) -> None:
-        """Remember a row that is gone as long as the target has not been told."""
+        """Remember a row that its instance does not list, as long as the target has not been told that it is gone."""
         self._kept[instance_id, key] = ""
 
     def commit(self, business_id: str, observed_at: datetime) -> None:

@@ -397,6 +397,22 @@ def test_a_hidden_webhook_comes_when_it_passes(tables: Tables) -> None:
     assert emitted(tables.sync(a=everything)) == ["w2"]
 
 
+def test_a_webhook_that_moves_to_where_a_map_hides_its_row_is_not_gone(tables: Tables) -> None:
+    hides_i2: dict[str, Any] = {
+        "stream_maps": {stream: {"__filter__": "instance_id != 'i2'"} for stream in REMEMBERING}
+    }
+    tables.sync(hides_i2, a=[phone("w1"), phone(name="i2")])
+    for _ in range(2):
+        assert emitted(tables.sync(hides_i2, a=[phone(), phone("w1", name="i2")])) == []
+        assert tables.live == {"w1": "i1"}
+    assert emitted(tables.sync(a=[phone(), phone("w1", name="i2")])) == ["w1"]
+    assert tables.live == {"w1": "i2"}
+    tables.sync(hides_i2, a=[phone("w1"), phone(name="i2")])
+    tables.sync(hides_i2, a=[phone(), phone("w1", name="i2")])
+    tables.sync(hides_i2, a=[phone(), phone(name="i2")])
+    assert tables.live == {}
+
+
 @pytest.mark.parametrize("settings", [HIDES_W2, HIDES_NULLS], ids=["its row passes", "its row does not pass"])
 def test_a_webhook_deleted_while_hidden_is_told_when_its_row_passes(tables: Tables, settings: dict[str, Any]) -> None:
     tables.sync(a=[phone("w1", "w2", name="i1")])
