@@ -137,7 +137,8 @@ def _is_secret_parameter(quoted: str) -> bool:
 
 
 _LONG: Final = 8  # characters: a shorter secret may be a part of a harmless word
-_hidden: dict[str, set[str]] = {}  # this process's secrets, by their first characters in lower case
+# This process's secrets: the length of a beginning -> the beginning in lower case -> those that begin so.
+_hidden: dict[int, dict[str, set[str]]] = {}
 _tokens: set[str] = set()  # the long ones, as they are
 
 
@@ -146,11 +147,12 @@ def scrub(text: str) -> str:
 
     They are found in any case: a host name, for one, is written in lower case.
     """
-    folded = text.lower()
+    folded, found = text.lower(), []
     # Not one secret after the other: with thousands of tokens there are thousands of lines.
-    sizes = {len(start) for start in _hidden}
-    starts = {folded[at : at + size] for size in sizes for at in range(len(folded))}
-    found = [secret for start in starts & _hidden.keys() for secret in _hidden[start] if secret.lower() in folded]
+    for length, secrets in _hidden.items():
+        beginnings = {folded[start : start + length] for start in range(len(folded))}
+        for beginning in beginnings & secrets.keys():
+            found += [secret for secret in secrets[beginning] if secret.lower() in folded]
     for secret in sorted(found, key=len, reverse=True):
         # A short one is hidden where it stands alone.
         pattern = re.escape(secret) if len(secret) >= _LONG else rf"(?<![\w-]){re.escape(secret)}(?![\w-])"
@@ -181,7 +183,8 @@ def scrub_logs(tokens: Iterable[str], others: Iterable[str] = ()) -> None:
     for secret in tokens.union(others):  # as it is, in a URL, in JSON
         quoted = [quote(secret, safe, errors="replace") for safe in ("/", "")]
         for spelling in (secret, *quoted, json.dumps(secret)[1:-1]):
-            _hidden.setdefault(spelling.lower()[:_LONG], set()).add(spelling)
+            beginning = spelling.lower()[:_LONG]
+            _hidden.setdefault(len(beginning), {}).setdefault(beginning, set()).add(spelling)
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     handlers = {handler for logger in loggers for handler in getattr(logger, "handlers", ())}
     # The last resort writes the warnings of a program whose loggers have no handler.
