@@ -7,6 +7,7 @@ import logging
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
+from unicodedata import normalize
 from urllib.parse import quote, unquote_plus
 
 from typing_extensions import override
@@ -31,8 +32,8 @@ SECRET_ENDINGS: Final = {"key", "keys", "header", "headers"}
 # But not if its last word is one of these: "authMethod", "sessionStatus", "tokenType".
 HARMLESS_ENDINGS: Final = {"method", "status", "type"}
 
-# "OTPCode" is "OTP" and "Code". Letters with accents, and of other alphabets, count as small ones.
-_WORD: Final = re.compile(r"[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+")
+_HIDDEN_CHARACTERS: Final = re.compile(r"[^\s!-~]+")
+_CAMEL_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # "OTPCode" is "OTP" and "Code"
 
 # The look-behind keeps the scan linear on text such as "-eyJ-eyJ-eyJ". After a prefix ("jwt_") the payload is found,
 # which begins in the same way. It may be short, too: "{}" is "e30".
@@ -55,15 +56,21 @@ _PARAMETER_NAME: Final = re.compile(r"[?#&;]([^?#&;=]*)=")
 
 @lru_cache(maxsize=1024)
 def is_secret_name(name: str) -> bool:
-    """True if a key, a dotted path or a URL parameter of this name may hold a credential."""
-    words = [word.lower() for word in _WORD.findall(name)]
-    if not words or words[-1] in HARMLESS_ENDINGS:
+    """True if a key, a dotted path or a URL parameter of this name may hold a credential.
+
+    Accents, full-width letters and invisible characters are ignored: they change no word for people.
+    """
+    # One character at a time: to put a long run of accents in order takes the square of its length.
+    plain = _HIDDEN_CHARACTERS.sub("", "".join(normalize("NFKD", character) for character in name))
+    camel_words = [word.lower() for word in _CAMEL_WORD.findall(plain)]
+    words = _CAMEL_WORD.findall(plain.lower())  # "HMac" and "PaSs" too are one word
+    if not words or camel_words[-1] in HARMLESS_ENDINGS:
         return False
-    squeezed = name.lower().replace("-", "").replace("_", "")
-    if any(part in squeezed for part in SECRET_PARTS) or not SECRET_WORDS.isdisjoint(words):
+    squeezed = plain.lower().replace("-", "").replace("_", "")
+    if any(part in squeezed for part in SECRET_PARTS) or not SECRET_WORDS.isdisjoint(camel_words + words):
         return True
-    is_public_key = words[-2:] in (["public", "key"], ["public", "keys"])
-    return not is_public_key and words[-1] in SECRET_ENDINGS
+    is_public_key = camel_words[-2:-1] == ["public"] and camel_words[-1] in ("key", "keys")
+    return not is_public_key and not SECRET_ENDINGS.isdisjoint((camel_words[-1], words[-1]))
 
 
 def is_secret(name: str, value: object) -> bool:
