@@ -103,8 +103,11 @@ def read_bookmarks(
     """
     try:
         bookmarks = _bookmarks(state)
-    except NOT_UNDERSTOOD:
-        logger.warning("the state is not understood (it is not JSON with bookmarks): everything is synced again")
+    except NOT_UNDERSTOOD as error:
+        what = "the state is not understood (it has no bookmarks)"
+        if isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError):
+            what = "the state is not understood (it is not JSON)"
+        logger.warning("%s: everything is synced again", what)
         return {}
     if bookmarks and bookmarks.keys().isdisjoint(kinds):
         logger.warning("the state is not understood (it is another tap's): everything is synced again")

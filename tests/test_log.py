@@ -171,7 +171,7 @@ def test_of_a_state_it_is_said_what_is_synced_again() -> None:
         "WARNING tap-instances the state of observations, business 'b1', is not understood: it is synced in full",
     ]
     assert other.lines("WARNING") == [
-        "WARNING tap-instances the state is not understood (it is not JSON with bookmarks): everything is synced again"
+        "WARNING tap-instances the state is not understood (it has no bookmarks): everything is synced again"
     ]
 
 

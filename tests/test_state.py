@@ -556,12 +556,12 @@ def test_state_of_another_shape_is_a_warning_and_a_full_sync(wire: Wire, state: 
     assert [ids(run, stream) for stream in STREAMS[1:]] == [ids(full, stream) for stream in STREAMS[1:]]
 
 
-@pytest.mark.parametrize("text", ['{"bookmarks": {"webho', "[]"])
-def test_a_state_file_that_was_cut_off_or_has_another_shape_is_a_warning(
-    caplog: pytest.LogCaptureFixture, text: str
+@pytest.mark.parametrize(("text", "why"), [('{"bookmarks": {"webho', "it is not JSON"), ("[]", "it has no bookmarks")])
+def test_a_state_file_that_was_cut_off_is_told_from_one_of_another_shape(
+    caplog: pytest.LogCaptureFixture, text: str, why: str
 ) -> None:
     assert read_bookmarks(text.encode(), {}, []) == {}
-    assert ["the state is not understood (it is not JSON with bookmarks)" in line for line in caplog.messages] == [True]
+    assert [f"the state is not understood ({why}): everything" in line for line in caplog.messages] == [True]
 
 
 def test_the_state_of_another_tap_is_told_and_kept(wire: Wire) -> None:
