@@ -738,7 +738,8 @@ def test_discovery_reads_no_file_of_businesses(tmp_path: Path) -> None:
     ],
 )
 def test_every_secret_of_the_settings_is_hidden_in_logs_also_of_wrong_ones(config: dict[str, Any]) -> None:
-    assert any("s3cr3t-value" in found for found in secrets(config))
+    tokens, of_headers = secrets(config)
+    assert "s3cr3t-value" in (of_headers if "headers" in config else tokens)
 
 
 def test_what_is_no_secret_stays_legible_in_logs() -> None:
